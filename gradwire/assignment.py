@@ -1,0 +1,33 @@
+"""What a process is told when it joins a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Identity, specification and places of one start of a job's trainer or of one of its workers."""
+
+    job_id: str
+    generation: int
+    """The how-manieth start of the job's trainer, from 1; in every key and every manifest."""
+    spec_json: str
+    """`JobSpec.model_dump_json(by_alias=True)`; all defaults filled in, all files uploaded."""
+    storage_url: str
+    service_id: str
+    """Names the service's segments in /dev/shm."""
+    token: str
+    """Every exchange stream of the job presents it; made anew for each generation."""
+    cache_dir: str
+    """A folder of this node for caches by content hash."""
+    data_root: str | None = None
+    """What server paths are relative to; without it they are refused."""
+    allow_code: bool = False
+    trust: tuple[str, ...] = ()
+    """Packages besides Keras whose classes a Keras config may name."""
+    threads: int = 1
+    worker_id: str = ""
+    """Of a worker: its name, unique in the job over all generations."""
+    exchange_address: str = ""
+    """Of a worker: where its trainer listens."""

@@ -1,0 +1,85 @@
+"""One job, whole, for reading."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from gradwire.cli.tables import figure_table, metric_table, phase_table, state_text, time_text
+from protos.gradwire.v1 import service_pb2 as pb
+
+
+def job_panel(job: pb.Job) -> RenderableType:
+    """State and reason, error, metrics, workers, where time went, and what can be downloaded."""
+    parts: list[RenderableType] = [_state(job)]
+    if job.HasField("error"):
+        parts.append(_error(job))
+    if job.metrics or job.eval_metrics:
+        parts.append(metric_table(job))
+    parts.append(figure_table(job, _more(job)))
+    if sum(job.phase_ms.values()) > 0:
+        parts.append(phase_table(job))
+    if job.workers:
+        parts.append(_workers(job))
+    if following := _following(job):
+        parts += [Text(), Text("\n".join(following), "dim")]
+    title = Text.assemble((job.name, "bold"), "  ", (job.id, "dim"))
+    return Panel(Group(*parts), title=title, title_align="left", padding=(1, 2), expand=False)
+
+
+def _state(job: pb.Job) -> Text:
+    reason = f"  {job.state_reason}" if job.state_reason and job.state_reason != job.error.message else ""
+    return Text.assemble(state_text(job), reason)
+
+
+def _error(job: pb.Job) -> RenderableType:
+    error = job.error
+    where = [f"step {error.step}"] if error.step else []
+    where += [f"worker {error.worker}"] if error.worker else []
+    text = Text.assemble("\n", (error.code, "bold red"), f"  {error.message}\n")
+    if where:
+        text.append(f"at {', '.join(where)}\n", "dim")
+    if error.details:
+        text.append("\n" + error.details.rstrip() + "\n", "dim")
+    return text
+
+
+def _more(job: pb.Job) -> list[tuple[str, str]]:
+    times = (("created", "created_at"), ("started", "started_at"), ("finished", "finished_at"))
+    rows = [
+        (name, time_text(getattr(job, field).ToDatetime(UTC))) for name, field in times if job.HasField(field)  # type: ignore[arg-type]
+    ]
+    if job.checkpoint_step:
+        rows.append(("checkpoint", f"after step {job.checkpoint_step:,}"))
+    if job.weights_digest:
+        rows.append(("weights", f"SHA-256 {job.weights_digest} after step {job.weights_digest_step:,}"))
+    if job.generation > 1:
+        rows.append(("starts", f"{job.generation}"))
+    if job.exports:
+        rows.append(("exports", ", ".join(sorted(job.exports))))
+    return rows
+
+
+def _workers(job: pb.Job) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("worker", "state", "phase", "pid", "node", "transport"):
+        table.add_column(name, header_style="dim")
+    for worker in job.workers:
+        style = "red" if worker.state == "DEAD" else ""
+        table.add_row(
+            worker.id, Text(worker.state, style), worker.phase, str(worker.pid), worker.node, worker.transport
+        )
+    return table
+
+
+def _following(job: pb.Job) -> list[str]:
+    """What one may type next."""
+    if job.exports:
+        return [f"gradwire export {job.id} --to FOLDER", f"gradwire plot {job.id} -o curve.png"]
+    if job.HasField("error"):
+        return [f"gradwire logs {job.id}"]
+    return [] if job.HasField("finished_at") else [f"gradwire watch {job.id}"]

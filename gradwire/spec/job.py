@@ -1,0 +1,261 @@
+"""A job's specification: what a user asks for, with every default filled in.
+
+The models are frozen and know nothing of files, YAML or the wire: `gradwire.spec.file` reads job files,
+`gradwire.spec.wire` turns a specification into protobuf and back. Names in YAML and JSON are camelCase.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+ONLY = ""
+"""The key that stands for a model's only input or output."""
+
+MAX_SHARDS = 1024
+MAX_WORKERS = 1024
+MAX_STEPS = 2**31 - 1
+
+OPTIMIZER_OWN_FIELDS = {
+    "clipnorm": "training.gradientClip",
+    "clipvalue": "training.gradientClip",
+    "global_clipnorm": "training.gradientClip",
+    "gradient_accumulation_steps": "training.accumulation",
+}
+"""What an optimiser's config would say a second time, and the field that says it."""
+
+
+class Part(BaseModel):
+    """Base of all parts of a specification."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _keyed(value: object) -> object:
+    """A bare name, or one Keras object, means the only input or output."""
+    if isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("name"), str)):
+        return {ONLY: value}
+    return value
+
+
+def _metric_lists(value: object) -> object:
+    value = {ONLY: value} if isinstance(value, list) else _keyed(value)
+    if isinstance(value, dict):
+        return {key: item if isinstance(item, list) else [item] for key, item in value.items()}
+    return value
+
+
+class FileRef(Part):
+    """A file: on the client until it is uploaded (`path`), then an artifact, or below the server's data root."""
+
+    path: str | None = None
+    artifact: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    server_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    label: str = ""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.path, self.artifact, self.server_path)) != 1:
+            raise ValueError("a file is a path, or server:PATH")
+        return self
+
+
+def _file(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.startswith("server:"):
+        return {"server_path": value.removeprefix("server:"), "label": value}
+    return {"path": value, "label": value}
+
+
+File = Annotated[FileRef, BeforeValidator(_file)]
+
+
+class KerasObjectSpec(Part):
+    """A Keras loss, metric or optimiser: its public name and its config."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+KerasObject = Annotated[KerasObjectSpec, BeforeValidator(_named)]
+
+
+class LossSpec(KerasObjectSpec):
+    """One head's loss; `weight` is its factor in the total."""
+
+    weight: float = 1.0
+
+
+class PythonModel(Part):
+    """A function `module:function` in a source folder, which returns a `keras.Model`."""
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    source: File
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelSpec(Part):
+    """Where the model comes from: exactly one of its fields."""
+
+    keras: str | None = None
+    """What `keras.Model.to_json()` returns, as JSON text."""
+    archive: File | None = None
+    python: PythonModel | None = None
+
+    @model_validator(mode="after")
+    def _one_door(self) -> Self:
+        if sum(door is not None for door in (self.keras, self.archive, self.python)) != 1:
+            raise ValueError("give exactly one of keras, archive, python")
+        return self
+
+
+class DataSource(Part):
+    """Rows by index: a built-in data set, or a NumPy archive of equally long arrays."""
+
+    builtin: Literal["digits", "breast_cancer", "diabetes"] | None = None
+    npz: File | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.builtin, self.npz)) != 1:
+            raise ValueError("give exactly one of builtin, npz")
+        return self
+
+
+class ValidationSpec(Part):
+    """A seeded split of the training data, or a source of its own."""
+
+    split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    source: DataSource | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.split is None) == (self.source is None):
+            raise ValueError("give exactly one of split, source")
+        return self
+
+
+Keyed = Annotated[dict[str, str], BeforeValidator(_keyed)]
+
+
+class DataSpec(Part):
+    """Named arrays to named inputs and outputs."""
+
+    train: DataSource
+    inputs: Annotated[Keyed, Field(min_length=1)]
+    """Model input name to array name."""
+    labels: Annotated[Keyed, Field(min_length=1)]
+    """Model output name to array name."""
+    sample_weights: Keyed = Field(default_factory=dict)
+    """Model output name to array name; the key "" stands for every output."""
+    validation: ValidationSpec | None = None
+
+
+class GradientClip(Part):
+    """Clipping of the summed gradient."""
+
+    kind: Literal["value", "norm", "global_norm"]
+    limit: Annotated[float, Field(gt=0)]
+
+
+class EarlyStopping(Part):
+    """Stops after `patience` evaluations in which `monitor` did not improve by `min_delta`."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)]
+    monitor: str = "loss"
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CheckpointSpec(Part):
+    """When checkpoints are written and which of them stay."""
+
+    every_steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
+    """Steps between checkpoints; 0 for the end of each epoch."""
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    monitor: str = "loss"
+    """The evaluation's (without one: the training's) metric that decides which checkpoint is the best."""
+    mode: Literal["min", "max"] = "min"
+
+
+class TrainingSpec(Part):
+    """The step and its length; everything here is part of the result."""
+
+    global_batch: Annotated[int, Field(ge=1, le=2**24)]
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 4
+    strategy: Literal["sync"] = "sync"
+    precision: Literal["float32"] = "float32"
+    xla: Literal["off", "on"] = "off"
+    gradient_clip: GradientClip | None = None
+    accumulation: Literal[1] = 1
+    evaluate_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
+    """Steps between evaluations; 0 for the end of each epoch."""
+    early_stopping: EarlyStopping | None = None
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    on_nonfinite: Literal["fail"] = "fail"
+    disconnected: Literal[0] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs, steps")
+        if self.global_batch % self.shards:
+            below = self.global_batch - self.global_batch % self.shards
+            near = f"{below} or {below + self.shards}" if below else f"{self.shards}"
+            raise ValueError(f"globalBatch {self.global_batch} is no multiple of shards {self.shards}; take {near}")
+        return self
+
+
+class ResourceSpec(Part):
+    """How the job runs; nothing here but `threads_per_worker` is part of the result."""
+
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    min_workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    """The job starts with no fewer workers than this."""
+    cpus_per_worker: Annotated[float, Field(gt=0, le=4096)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] = 0.0
+    threads_per_worker: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Intra-op threads; other counts give other bits."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_workers > self.workers:
+            raise ValueError(f"minWorkers {self.min_workers} is more than workers {self.workers}")
+        return self
+
+
+class JobSpec(Part):
+    """A training job."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w][\w .\-]*$")]
+    model: ModelSpec
+    data: DataSpec
+    loss: Annotated[dict[str, Annotated[LossSpec, BeforeValidator(_named)]], BeforeValidator(_keyed)] = Field(
+        min_length=1
+    )
+    optimizer: KerasObject
+    metrics: Annotated[dict[str, list[KerasObject]], BeforeValidator(_metric_lists)] = Field(default_factory=dict)
+    training: TrainingSpec
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        for field, instead in OPTIMIZER_OWN_FIELDS.items():
+            if self.optimizer.config.get(field) is not None:
+                raise ValueError(f"optimizer.config.{field} is not taken; say it as {instead}")
+        if self.optimizer.config.get("use_ema"):
+            raise ValueError("optimizer.config.use_ema is not taken")
+        if set(self.loss) != set(self.data.labels):
+            raise ValueError(f"loss names the outputs {sorted(self.loss)}, data.labels {sorted(self.data.labels)}")
+        return self

@@ -1,0 +1,119 @@
+"""The one place where bytes live: a folder or an fsspec URL that every node reaches by the same address.
+
+artifacts/<sha256>                        uploaded files, by content
+jobs/<id>/generation                      the newest start of the job's trainer
+jobs/<id>/log                             one event per line
+jobs/<id>/checkpoints/step-<n>/           manifest.json beside tensors
+jobs/<id>/export/model.keras, saved_model.tar
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+CHUNK_BYTES = 1 << 20
+
+
+class Storage:
+    """Files below one URL, by relative name.
+
+    Writers never expose half a file: `writing` and `folder` give a temporary name, which is renamed at the end. Any error
+    is an `OSError`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._fs, root = fsspec.core.url_to_fs(url)
+        self._root = root.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the storage is a folder of this machine's file system."""
+        return isinstance(self._fs, LocalFileSystem)
+
+    def _path(self, name: str) -> str:
+        parts = name.split("/")
+        if not name or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"not a storage name: {name!r}")
+        return f"{self._root}/{name}"
+
+    def local_path(self, name: str) -> Path:
+        """The file's path, for libraries that want one; only if `is_local`."""
+        if not self.is_local:
+            raise OSError(f"{self.url} is no local folder")
+        return Path(self._path(name))
+
+    def exists(self, name: str) -> bool:
+        return bool(self._fs.exists(self._path(name)))
+
+    def size_bytes(self, name: str) -> int:
+        return int(self._fs.size(self._path(name)))
+
+    def names(self, folder: str) -> list[str]:
+        """The last parts of the names directly in a folder, sorted; empty where there is none."""
+        path = self._path(folder)
+        if not self._fs.isdir(path):
+            return []
+        entries = self._fs.ls(path, detail=False, refresh=True)
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def read(self, name: str) -> bytes:
+        content: bytes = self._fs.cat_file(self._path(name))
+        return content
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The file's bytes, at most `CHUNK_BYTES` at a time."""
+        with self.open(name) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def open(self, name: str) -> IO[Any]:
+        """The file, open for reading bytes."""
+        file: IO[Any] = self._fs.open(self._path(name), "rb")
+        return file
+
+    def write(self, name: str, content: bytes) -> None:
+        with self.writing(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[Any]]:
+        """A file to write, which appears under its name only when the block ends without an error."""
+        path = self._path(name)
+        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        try:
+            with self._fs.open(temporary, "wb") as file:
+                yield file
+            self._fs.mv(temporary, path)
+        except BaseException:
+            if self._fs.exists(temporary):
+                self._fs.rm(temporary)
+            raise
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives a file or folder another name, replacing what had it."""
+        self._fs.makedirs(self._path(new).rsplit("/", 1)[0], exist_ok=True)
+        if self._fs.isdir(self._path(new)):
+            self._fs.rm(self._path(new), recursive=True)
+        self._fs.mv(self._path(old), self._path(new), recursive=True)
+
+    def delete(self, name: str) -> None:
+        """Removes a file or folder, if it is there."""
+        path = self._path(name)
+        if self._fs.exists(path):
+            self._fs.rm(path, recursive=True)
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        for chunk in self.chunks(name):
+            digest.update(chunk)
+        return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The coordinator: API, validation, store, queue, supervision, metrics."""

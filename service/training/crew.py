@@ -1,0 +1,189 @@
+"""The workers of one job, as the trainer knows them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import structlog
+
+from gradwire.errors import JobFailed
+from gradwire.progress import WorkerView
+from service.training.exchange import Left, Said, SharedMemoryServer
+from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
+from workers.layout import Layout
+
+SILENCE_S = 30.0
+"""A worker whose heartbeat thread has been silent for so long has stopped: it is dropped, its shards go to others."""
+
+MAX_CRASHES = 3
+"""So many workers may report an unexpected error before the job fails with it."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker; `slots` are views of its contributions once it is ready."""
+
+    view: WorkerView
+    heard_at: float
+    slots: Slots | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A worker's own segment, cut into contributions of one layout."""
+
+    layout: Layout
+    buffer: Any
+
+    def sections(self, slot: int) -> list[np.ndarray]:
+        return self.layout.flat(self.buffer, slot * self.layout.total_bytes)
+
+    def tensors(self, slot: int) -> list[np.ndarray]:
+        return self.layout.views(self.buffer, slot * self.layout.total_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all workers of a job must agree on, from the first that was ready."""
+
+    contribution: Layout
+    exchanged_heads: int
+    fingerprint: dict[str, str]
+    trace_s: float
+
+
+@dataclass(slots=True)
+class Crew:
+    """Keeps the members. Its one writer is the trainer's loop; `views` may be read by anyone.
+
+    Args:
+        welcome: sent to whoever says hello, once the weights are there.
+        report: told of every change, as (message, whether it is a warning).
+    """
+
+    server: SharedMemoryServer
+    report: Callable[[str, bool], None]
+    members: dict[str, Member] = field(default_factory=dict)
+    terms: Terms | None = None
+    views: tuple[WorkerView, ...] = ()
+    _welcome: Welcome | None = None
+    _departed: list[WorkerView] = field(default_factory=list)
+    _crashes: int = 0
+
+    def open(self, welcome: Welcome) -> None:
+        """From now on workers are let in; those who have already said hello are told at once."""
+        self._welcome = welcome
+        for worker_id in self.members:
+            self.server.send(worker_id, welcome)
+
+    @property
+    def ready(self) -> list[str]:
+        """The workers that can take orders, in a stable order."""
+        return sorted(worker_id for worker_id, member in self.members.items() if member.slots is not None)
+
+    def slots(self, worker_id: str) -> Slots:
+        """The segment of a worker that is ready."""
+        slots = self.members[worker_id].slots
+        assert slots is not None  # only ready workers get orders
+        return slots
+
+    def hear(self, said: Said) -> bool:
+        """Takes a word of a worker's life; returns whether the worker has just become ready.
+
+        Raises:
+            JobFailed: the model or the data is at fault, or too many workers crashed.
+        """
+        member = self.members.get(said.worker_id)
+        if member is not None:
+            member.heard_at = time.monotonic()
+        match said.word:
+            case Hello() as hello:
+                self._greet(hello)
+            case Ready() as ready:
+                return self._enlist(said.worker_id, ready)
+            case Heartbeat(phase=phase):
+                if member is not None and member.view.phase != phase:
+                    member.view = replace(member.view, phase=phase)
+                    self._publish()
+            case Failed() as failed:
+                self._fail(said.worker_id, failed)
+        return False
+
+    def lose(self, left: Left) -> None:
+        """A worker is gone."""
+        member = self.members.pop(left.worker_id, None)
+        if member is None:
+            return
+        self._departed = [*self._departed[-7:], replace(member.view, state="DEAD")]
+        self._publish()
+        self.report(f"worker {left.worker_id} left: {left.reason}", True)
+
+    def drop_silent(self) -> None:
+        """Hangs up on workers whose heartbeats have stopped."""
+        now = time.monotonic()
+        for worker_id, member in list(self.members.items()):
+            if now - member.heard_at > SILENCE_S:
+                self.server.drop(worker_id, f"no heartbeat for {SILENCE_S:.0f} s, last in phase {member.view.phase}")
+
+    def dismiss(self, reason: str) -> None:
+        for worker_id in list(self.members):
+            self.server.send(worker_id, Dismiss(reason=reason))
+
+    def _greet(self, hello: Hello) -> None:
+        view = WorkerView(
+            id=hello.worker_id, pid=hello.pid, node=hello.node, state="STARTING", phase="trace",
+            transport="shared_memory",
+        )  # fmt: skip
+        self.members[hello.worker_id] = Member(view, time.monotonic())
+        self._publish()
+        if self._welcome is not None:
+            self.server.send(hello.worker_id, self._welcome)
+
+    def _enlist(self, worker_id: str, ready: Ready) -> bool:
+        document = json.loads(self.server.read(ready.document))
+        terms = Terms(
+            Layout.from_json(document["contribution"]),
+            int(document["exchangedHeads"]),
+            dict(document["fingerprint"]),
+            float(document["traceSeconds"]),
+        )
+        if self.terms is None:
+            self.terms = terms
+        elif (why := _disagreement(self.terms, terms)) is not None:
+            self.server.drop(worker_id, why)
+            return False
+        member = self.members[worker_id]
+        member.slots = Slots(terms.contribution, self.server.attach(ready.segment).buffer)
+        member.view = replace(member.view, state="READY", phase="idle")
+        self._publish()
+        self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)
+        return True
+
+    def _fail(self, worker_id: str, failed: Failed) -> None:
+        where = f" (worker {worker_id}, step {failed.step}, shard {failed.shard})" if failed.shard >= 0 else ""
+        self._crashes += failed.code == "internal"
+        if failed.code != "internal" or self._crashes >= MAX_CRASHES:
+            raise JobFailed(failed.message + where, code=failed.code, details=failed.details)
+        log.warning("worker_crashed", worker=worker_id, why=failed.message, details=failed.details)
+        self.server.drop(worker_id, failed.message)
+
+    def _publish(self) -> None:
+        present = [self.members[worker_id].view for worker_id in sorted(self.members)]
+        self.views = tuple([*self._departed, *present])
+
+
+def _disagreement(terms: Terms, other: Terms) -> str | None:
+    """Why a worker cannot join, or None."""
+    if terms.contribution != other.contribution or terms.exchanged_heads != other.exchanged_heads:
+        return "its model has other variables or metrics than the first worker's"
+    for name, value in terms.fingerprint.items():
+        if other.fingerprint.get(name) != value:
+            return f"its {name} is {other.fingerprint.get(name)}, the job's {value}: its gradients would have other bits"
+    return None

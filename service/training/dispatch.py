@@ -1,0 +1,144 @@
+"""Who computes which shards of one step: decisions only, no clock and no I/O.
+
+Workers may come, finish, fail and leave in any order; each shard ends up in exactly one contribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gradwire.errors import JobFailed
+from workers.exchange.messages import Key
+from workers.tree import Node, share_out
+
+MAX_SHARD_FAILURES = 3
+"""On so many workers a shard may be lost alone before the job fails by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A worker shall compute a node."""
+
+    worker_id: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node's contribution lies."""
+
+    worker_id: str
+    slot: int
+
+
+class Dispatch:
+    """One step's shards. Its methods are events; they return the orders to give.
+
+    Args:
+        step: the step, and the version of the weights it reads.
+        shards: how many of the step's shards have samples.
+        attempts: numbers that were never used before in this generation.
+    """
+
+    def __init__(self, step: int, shards: int, attempts: Iterator[int]) -> None:
+        self._step = step
+        self._shards = shards
+        self._attempts = attempts
+        self._waiting: dict[str, list[Node]] = {}
+        self._orphans: list[Node] = []
+        self._running: dict[str, Key] = {}
+        self._idle: list[str] = []
+        self._slots: dict[str, int] = {}
+        self._failures: dict[int, int] = {}
+        self._is_planned = False
+        self.done: dict[Node, Place] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return sum(node.size for node in self.done) == self._shards
+
+    @property
+    def running(self) -> dict[str, Key]:
+        """What each busy worker computes."""
+        return dict(self._running)
+
+    def start(self, workers: Iterable[str]) -> list[Order]:
+        """The step begins with these workers; without any it waits for the first to join."""
+        orders = []
+        for worker_id in workers:
+            self._slots[worker_id] = 0
+            self._idle.append(worker_id)
+        if self._idle:
+            self._plan()
+            orders = self._hand_out()
+        return orders
+
+    def join(self, worker_id: str) -> list[Order]:
+        """A worker is ready: it takes what nobody has begun."""
+        self._slots[worker_id] = 0
+        self._idle.append(worker_id)
+        if not self._is_planned:
+            self._plan()
+        return self._hand_out()
+
+    def finish(self, worker_id: str, key: Key) -> list[Order] | None:
+        """A worker says it is done; None refuses the contribution, because it is late or was never ordered."""
+        if self._running.get(worker_id) != key:
+            return None
+        del self._running[worker_id]
+        self.done[key.node] = Place(worker_id, key.slot)
+        self._idle.append(worker_id)
+        return self._hand_out()
+
+    def leave(self, worker_id: str) -> list[Order]:
+        """A worker is gone; what it had not finished goes to others, shard by shard, so that a culprit stands alone.
+
+        Raises:
+            JobFailed: a shard was lost `MAX_SHARD_FAILURES` times (code `shard_failed`).
+        """
+        self._idle = [other for other in self._idle if other != worker_id]
+        self._orphans += self._waiting.pop(worker_id, [])
+        key = self._running.pop(worker_id, None)
+        if key is not None:
+            self._orphans += key.node.leaves()
+            if key.node.is_leaf:
+                self._count_failure(key.node.lo)
+        return self._hand_out()
+
+    def _count_failure(self, shard: int) -> None:
+        self._failures[shard] = self._failures.get(shard, 0) + 1
+        if self._failures[shard] >= MAX_SHARD_FAILURES:
+            raise JobFailed(
+                f"shard {shard} of step {self._step} ended {MAX_SHARD_FAILURES} workers one after the other; look at its "
+                "samples and at the workers' memory",
+                code="shard_failed",
+            )
+
+    def _plan(self) -> None:
+        self._is_planned = True
+        plan = share_out(self._shards, len(self._idle))
+        self._waiting = dict(zip(self._idle, plan, strict=True))
+
+    def _hand_out(self) -> list[Order]:
+        orders = []
+        for worker_id in list(self._idle):
+            node = self._next(worker_id)
+            if node is None:
+                continue
+            self._idle.remove(worker_id)
+            key = Key(self._step, node, next(self._attempts), self._step, self._slots[worker_id])
+            self._slots[worker_id] += 1
+            self._running[worker_id] = key
+            orders.append(Order(worker_id, key))
+        return orders
+
+    def _next(self, worker_id: str) -> Node | None:
+        """Its own plan first, for which it has prepared the data; then what has lost its worker; then another's."""
+        own = self._waiting.get(worker_id)
+        if own:
+            return own.pop(0)
+        if self._orphans:
+            return self._orphans.pop(0)
+        fullest = max(self._waiting.values(), key=len, default=[])
+        return fullest.pop() if fullest else None

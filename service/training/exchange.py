@@ -1,0 +1,184 @@
+"""The trainer's end of the shared-memory exchange: it listens, and turns datagrams and hang-ups into events."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import selectors
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from gradwire.assignment import Assignment
+from workers.exchange.client import SOCKET
+from workers.exchange.messages import MAX_BYTES, Codec, Hello, Malformed, Refused, Word
+from workers.exchange.segment import Segment, job_folder
+
+HELLO_TIMEOUT_S = 10.0
+MAX_STRANGERS = 64
+"""Connections that have not said who they are; more are closed at once."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A word of a worker that has said hello."""
+
+    worker_id: str
+    word: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker hung up: it ended, was killed, or was dropped."""
+
+    worker_id: str
+    reason: str
+
+
+Event = Said | Left
+
+
+class SharedMemoryServer:
+    """Listens in a folder of /dev/shm that only this user can enter. One thread owns it.
+
+    A connection is heard only after a Hello with the job's token, id and generation; what else it sends closes it.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self.folder = job_folder(assignment.service_id, assignment.job_id, assignment.generation)
+        self.folder.mkdir(mode=0o700)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._listener.bind(str(self.folder / SOCKET))
+        self._listener.listen(MAX_STRANGERS)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._strangers: dict[socket.socket, float] = {}
+        self._workers: dict[str, socket.socket] = {}
+        self._names: dict[socket.socket, str] = {}
+        self._dropped: list[Left] = []
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What has happened, waiting at most so long for something to happen."""
+        events: list[Event] = [*self._dropped]
+        self._dropped.clear()
+        for key, _ in self._selector.select(0 if events else timeout_s):
+            if key.fileobj is self._listener:
+                self._accept()
+            else:
+                events += self._hear(key.fileobj)  # type: ignore[arg-type]  # only sockets are registered
+        self._forget_silent_strangers()
+        return events
+
+    def send(self, worker_id: str, word: Word) -> None:
+        """Sends a word; a worker that cannot take it is dropped, which the next poll tells."""
+        connection = self._workers.get(worker_id)
+        if connection is None:
+            return
+        try:
+            connection.send(Codec.encode(word))
+        except OSError as error:  # gone, or its queue is full because it reads nothing
+            self.drop(worker_id, f"does not take words: {error.strerror}")
+
+    def drop(self, worker_id: str, reason: str) -> None:
+        """Hangs up on a worker; the next poll tells that it left."""
+        connection = self._workers.pop(worker_id, None)
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.send(Codec.encode(Refused(reason=reason)))
+            self._close(connection)
+            self._dropped.append(Left(worker_id, reason))
+
+    def close(self) -> None:
+        """Hangs up on everybody and removes the folder with all segments in it."""
+        for connection in [*self._workers.values(), *self._strangers]:
+            connection.close()
+        self._listener.close()
+        self._selector.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def create(self, name: str, size_bytes: int) -> Segment:
+        """A segment that the workers attach to."""
+        return Segment.create(self.folder / name, size_bytes)
+
+    def attach(self, name: str) -> Segment:
+        """A worker's segment."""
+        return Segment.attach(self.folder / self._inside(name))
+
+    def read(self, name: str) -> bytes:
+        """A document that a worker published."""
+        return (self.folder / self._inside(name)).read_bytes()
+
+    @staticmethod
+    def _inside(name: str) -> str:
+        if "/" in name or name.startswith("."):
+            raise Malformed(f"a segment called {name!r}")
+        return name
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        if len(self._strangers) >= MAX_STRANGERS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._strangers[connection] = time.monotonic() + HELLO_TIMEOUT_S
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _forget_silent_strangers(self) -> None:
+        now = time.monotonic()
+        for connection in [stranger for stranger, deadline in self._strangers.items() if deadline < now]:
+            log.warning("stranger_silent", job=self._assignment.job_id)
+            self._close(connection)
+
+    def _hear(self, connection: socket.socket) -> Iterator[Event]:
+        try:
+            datagram = connection.recv(MAX_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            datagram = b""
+        worker_id = self._names.get(connection)
+        try:
+            word = Codec.decode(datagram) if datagram else None
+        except Malformed as error:
+            log.warning("malformed_word", job=self._assignment.job_id, worker=worker_id, why=str(error))
+            word = None
+        if worker_id is None:
+            if isinstance(word, Hello) and self._admits(word):
+                self._admit(connection, word)
+                yield Said(word.worker_id, word)
+            else:
+                log.warning("stranger_refused", job=self._assignment.job_id)
+                self._close(connection)
+        elif word is None:
+            self._workers.pop(worker_id, None)
+            self._close(connection)
+            yield Left(worker_id, "hung up")
+        else:
+            yield Said(worker_id, word)
+
+    def _admits(self, hello: Hello) -> bool:
+        mine = self._assignment
+        return (
+            hmac.compare_digest(hello.token.encode(), mine.token.encode())
+            and (hello.job_id, hello.generation) == (mine.job_id, mine.generation)
+            and hello.worker_id not in self._workers
+        )
+
+    def _admit(self, connection: socket.socket, hello: Hello) -> None:
+        del self._strangers[connection]
+        self._workers[hello.worker_id] = connection
+        self._names[connection] = hello.worker_id
+
+    def _close(self, connection: socket.socket) -> None:
+        self._strangers.pop(connection, None)
+        self._names.pop(connection, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection)
+        connection.close()

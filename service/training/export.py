@@ -1,0 +1,98 @@
+"""The trained model as files that Keras and TensorFlow load without Gradwire."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradwire.storage import CHUNK_BYTES, Storage
+from service.training.storage_failure import is_full
+
+if TYPE_CHECKING:
+    import keras
+
+KERAS = "keras"
+SAVED_MODEL = "saved_model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exports:
+    """The formats that were written, and a sentence for each that could not be."""
+
+    formats: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def export_model(model: keras.Model, storage: Storage, job_id: str) -> Exports:
+    """Writes jobs/<id>/export/model.keras and saved_model.tar, the latter with one folder saved_model in it.
+
+    The SavedModel has the endpoint `serve` and the signature serving_default, in inference mode. A format that fails is
+    a warning, and the other is still written.
+    """
+    writers: dict[str, Callable[[keras.Model, Path, Storage, str], None]] = {
+        KERAS: _write_keras,
+        SAVED_MODEL: _write_saved_model,
+    }
+    formats: list[str] = []
+    warnings: list[str] = []
+    for name, write in writers.items():
+        try:
+            with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder:
+                write(model, Path(folder), storage, f"jobs/{job_id}/export")
+            formats.append(name)
+        except Exception as error:  # a layer's own code runs here, and may raise anything
+            warnings.append(_warning(name, error, storage, job_id))
+    return Exports(formats=tuple(formats), warnings=tuple(warnings))
+
+
+def _write_keras(model: keras.Model, folder: Path, storage: Storage, export: str) -> None:
+    path = folder / "model.keras"
+    with _silence():
+        model.save(path)
+    with storage.writing(f"{export}/model.keras") as out, path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            out.write(chunk)
+
+
+def _write_saved_model(model: keras.Model, folder: Path, storage: Storage, export: str) -> None:
+    path = folder / SAVED_MODEL
+    with _silence():
+        model.export(path, format="tf_saved_model", verbose=False)
+    with storage.writing(f"{export}/saved_model.tar") as out, tarfile.open(fileobj=out, mode="w|") as archive:
+        for part in [path, *sorted(path.rglob("*"))]:
+            archive.add(part, str(part.relative_to(folder)), recursive=False, filter=_plain)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member without time, owner and the exporting process's umask."""
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what Keras and TensorFlow print and log while they save."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _warning(name: str, error: Exception, storage: Storage, job_id: str) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, OSError) and is_full(error):
+        first = f"no room left in {storage.url}, or in {tempfile.gettempdir()} where it is built; free some"
+    return f"export of job {job_id} as {name} failed: {type(error).__name__}: {first}; the checkpoints are there"

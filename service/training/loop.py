@@ -1,0 +1,177 @@
+"""The training loop: step after step from the last committed one to the last of all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradwire.errors import JobFailed
+from service.training.checkpoint import Checkpoint
+from service.training.evaluation import Evaluator
+from service.training.optimizer import OptimizerStep
+from service.training.reporter import Reporter
+from service.training.rounds import Contribution, Rounds
+from service.training.saver import Saver
+from service.training.stopping import Stopper
+from service.training.summation import Summation
+from service.training.totals import EpochTotals
+from service.training.weights import Weights
+from workers.data.schedule import Schedule
+from workers.program import LOSS
+from workers.tree import Node
+
+REPORT_S = 0.5
+"""At least so long between two progress events, but at the end of an epoch."""
+
+PHASES = ("data", "compute", "exchange", "sum", "apply")
+
+
+@dataclass(slots=True, kw_only=True)
+class Loop:
+    """All state of the loop in one block; the trainer's main thread is its only writer.
+
+    `step` counts committed steps: it is the number of the step under way, and the version of the weights.
+    """
+
+    schedule: Schedule
+    rounds: Rounds
+    weights: Weights
+    optimizer: OptimizerStep
+    summation: Summation
+    totals: EpochTotals
+    evaluator: Evaluator | None
+    evaluate_every: int
+    stopper: Stopper
+    saver: Saver
+    reporter: Reporter
+    step: int = 0
+    eval_metrics: dict[str, float] = field(default_factory=dict)
+    phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    _phase_steps: int = 0
+    _examples: int = 0
+    _window_started: float = 0.0
+    _reported_at: float = 0.0
+
+    def run(self) -> None:
+        """Trains to the end, or to an early stop.
+
+        Raises:
+            JobFailed: a shard, the data, the numbers or the storage ended the job; the last checkpoint stays.
+        """
+        self._window_started = time.monotonic()
+        is_over = self.step >= self.schedule.total_steps
+        while not is_over:
+            self.rounds.interrupt()
+            self._train_step()
+            is_over = self._after_step() or self.step >= self.schedule.total_steps
+        self._report()
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""
+        self.step = checkpoint.step
+        is_within_epoch = self.step < self.schedule.total_steps and self.step % self.schedule.steps_per_epoch
+        if is_within_epoch:
+            self.totals.restore(checkpoint.totals)
+        self.stopper.restore(checkpoint.totals["stopper"])
+
+    def save_now(self) -> None:
+        """A checkpoint of the last committed step, off the usual times."""
+        if self.step:
+            self._save({})
+
+    def _train_step(self) -> None:
+        shards = self._shards()
+        started = time.perf_counter()
+        needs_count = self.rounds.crew.terms is not None and self.rounds.crew.terms.exchanged_heads
+        denominators = self.rounds.count(self.step, shards) if needs_count else ()
+        contributions = self.rounds.work(self.step, shards, denominators)
+        gathered = time.perf_counter()
+        self.summation.add_up(shards, {node: self._sections(node, item) for node, item in contributions.items()})
+        self._require_finite_loss()
+        summed = time.perf_counter()
+        self.optimizer.apply()
+        self.weights.publish()
+        self.weights.merge(self._state_changes())
+        applied = time.perf_counter()
+        self.totals.add(self.summation.tensors, self.schedule.batch_samples(self.step))
+        self._count_times(contributions, gathered - started, summed - gathered, applied - summed)
+        self._examples += self.schedule.batch_samples(self.step)
+        self.step += 1
+
+    def _after_step(self) -> bool:
+        """Evaluates, saves and reports what is due; returns whether to stop early."""
+        is_epoch_end = self.schedule.is_last_of_epoch(self.step - 1)
+        is_last = self.step == self.schedule.total_steps
+        should_stop = False
+        is_evaluated = self.evaluator is not None and self._is_due(self.evaluate_every, is_epoch_end, is_last)
+        if is_evaluated:
+            self._evaluate()
+            should_stop = self.stopper.should_stop(self.eval_metrics)
+        if is_epoch_end or is_last or should_stop or time.monotonic() - self._reported_at > REPORT_S:
+            self._report()
+        if self._is_due(self.saver.every_steps, is_epoch_end, is_last or should_stop):
+            self._save(self.eval_metrics if is_evaluated else {} if self.evaluator else self.totals.values())
+        if is_epoch_end and not is_last:
+            self.totals.clear()
+        return should_stop
+
+    def _is_due(self, every_steps: int, is_epoch_end: bool, is_last: bool) -> bool:
+        return is_last or (self.step % every_steps == 0 if every_steps else is_epoch_end)
+
+    def _shards(self) -> int:
+        """How many of the step's shards have samples: all, but in a last batch that is not full."""
+        return -(-self.schedule.batch_samples(self.step) // self.schedule.shard_capacity)
+
+    def _sections(self, node: Node, contribution: Contribution) -> list[np.ndarray]:
+        return contribution.slots.sections(contribution.done.key.slot)
+
+    def _state_changes(self) -> Mapping[str, np.ndarray]:
+        return {name: value for name, value in self.summation.tensors.items() if name.startswith("state/")}
+
+    def _require_finite_loss(self) -> None:
+        """Workers check their shards; a sum of finite numbers can still overflow."""
+        if not math.isfinite(float(self.summation.tensors[LOSS][0])):
+            raise JobFailed(f"the summed loss of step {self.step + 1} is not finite", code="nonfinite")
+
+    def _evaluate(self) -> None:
+        assert self.evaluator is not None  # the caller looked
+        self.weights.load_state()
+        self.eval_metrics = self.evaluator.evaluate()
+        self.reporter.update(eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
+        self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        self.saver.save(self.step, metrics, self.totals.arrays() | {"stopper": self.stopper.array()})
+
+    def _epoch(self) -> int:
+        """From 1, as people count: the epoch of the last committed step."""
+        return self.schedule.epoch_of(max(self.step - 1, 0)) + 1
+
+    def _count_times(
+        self, contributions: Mapping[Node, Contribution], gather_s: float, sum_s: float, apply_s: float
+    ) -> None:
+        """Workers run beside each other: the slowest one's data and computing count, the rest of the wait is exchange."""
+        by_worker: dict[str, tuple[float, float]] = {}
+        for item in contributions.values():
+            data_s, compute_s = by_worker.get(item.worker_id, (0.0, 0.0))
+            by_worker[item.worker_id] = (data_s + item.done.data_s, compute_s + item.done.compute_s)
+        data_s, compute_s = max(by_worker.values(), key=sum)
+        exchange_s = max(gather_s - data_s - compute_s, 0.0)
+        for phase, seconds in zip(PHASES, (data_s, compute_s, exchange_s, sum_s, apply_s), strict=True):
+            self.phase_s[phase] += seconds
+        self._phase_steps += 1
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        metrics = self.totals.values()
+        speed = self._examples / max(now - self._window_started, 1e-9)
+        phases = {phase: seconds / max(self._phase_steps, 1) * 1e3 for phase, seconds in self.phase_s.items()}
+        values = {"metrics": metrics, "examples_per_second": speed, "phase_ms": phases}
+        workers = self.rounds.crew.views
+        self.reporter.update(step=self.step, epoch=self._epoch(), workers=workers, **values)
+        self.reporter.emit("progress", f"step {self.step} of {self.schedule.total_steps}", **values)
+        self._reported_at = now

@@ -1,0 +1,51 @@
+"""Applies summed gradients by Keras's own optimiser: the reference for the bits of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from workers.binding import share
+from workers.variables import unique_names
+
+
+class OptimizerStep:
+    """Keras's `optimizer.apply` in a `tf.function` without XLA, tensor by tensor in model order.
+
+    Eager mode and XLA give other bits for most optimisers. The variables are the trainer's own: Keras never updates a
+    variable that shares its memory in place.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> None:
+        optimizer.build(list(variables))
+        self._optimizer = optimizer
+        self._gradients: list[Any] = []
+
+        def apply(*gradients: Any) -> None:
+            optimizer.apply(list(gradients), list(variables))
+
+        specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
+        self._apply = tf.function(apply, autograph=False, jit_compile=False).get_concrete_function(*specs)
+        self._names = unique_names(f"optimizer/{variable.path}" for variable in optimizer.variables)
+
+    def bind(self, gradients: Sequence[np.ndarray]) -> None:
+        """From now on `apply` reads the gradients from these arrays, each 64-byte aligned; it copies nothing."""
+        self._gradients = [share(gradient) for gradient in gradients]
+
+    def apply(self) -> None:
+        """Updates the variables by what the bound arrays hold now."""
+        self._apply(*self._gradients)
+
+    def copies(self) -> dict[str, np.ndarray]:
+        """A snapshot of the optimiser's variables by name, its step count among them."""
+        values = zip(self._names, self._optimizer.variables, strict=True)
+        return {name: np.array(variable._value.value()) for name, variable in values}
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets the optimiser's variables to a snapshot's."""
+        for name, variable in zip(self._names, self._optimizer.variables, strict=True):
+            variable.assign(tensors[name])

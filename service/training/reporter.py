@@ -1,0 +1,54 @@
+"""What the trainer tells the coordinator: events with gapless cursors, and the present state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from gradwire.progress import Event, EventKind, Progress, Snapshot
+
+MAX_EVENTS = 10_000
+"""Kept for a coordinator that is away; then the oldest are dropped."""
+
+
+class Reporter:
+    """Written by the trainer's loop, read by the actor's other threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._cursor = 0
+        self._snapshot = Snapshot()
+
+    def emit(self, kind: EventKind, message: str, **values: Any) -> None:
+        """Adds an event; step, total and epoch are those of the snapshot."""
+        with self._lock:
+            self._cursor += 1
+            now = self._snapshot
+            event = Event(
+                cursor=self._cursor,
+                time_s=time.time(),
+                kind=kind,
+                message=message,
+                step=now.step,
+                total_steps=now.total_steps,
+                epoch=now.epoch,
+                workers=now.workers,
+                **values,
+            )
+            self._events.append(event)
+
+    def update(self, **values: Any) -> None:
+        """Changes fields of the snapshot, all at once."""
+        with self._lock:
+            self._snapshot = replace(self._snapshot, **values)
+
+    def progress(self, since: int) -> Progress:
+        """The events after a cursor, and the snapshot."""
+        with self._lock:
+            return Progress(
+                events=tuple(event for event in self._events if event.cursor > since), snapshot=self._snapshot
+            )

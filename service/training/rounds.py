@@ -1,0 +1,124 @@
+"""One round of a step: every shard computed once, whoever comes or goes meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from service.training.crew import Crew, Slots
+from service.training.dispatch import Dispatch, Order
+from service.training.exchange import Event, Left, Said, SharedMemoryServer
+from workers.exchange.messages import Count, Counted, Done, Key, Refused, Work
+from workers.tree import Node
+
+POLL_S = 0.25
+"""How often a round that hears nothing looks after silent workers and at the interrupt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """A node's contribution: it lies in a slot of this worker's segment, which outlives the worker."""
+
+    worker_id: str
+    slots: Slots
+    done: Done
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Runs rounds over the crew; belongs to the trainer's loop.
+
+    Args:
+        interrupt: called now and then; raises what shall end the job.
+    """
+
+    server: SharedMemoryServer
+    crew: Crew
+    interrupt: Callable[[], None]
+    refused: int = 0
+    _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def count(self, step: int, shards: int) -> tuple[float, ...]:
+        """The denominators of the whole batch, for each head that needs them exchanged."""
+        counted: dict[Node, tuple[float, ...]] = {}
+
+        def take(said: Said) -> Key | None:
+            if isinstance(said.word, Counted):
+                counted[said.word.key.node] = said.word.denominators
+                return said.word.key
+            return None
+
+        dispatch = self._run(step, shards, Count, take)
+        heads = self.crew.terms.exchanged_heads if self.crew.terms else 0
+        values = [value for node in sorted(dispatch.done) for value in counted[node]]
+        return tuple(sum(values[head::heads]) for head in range(heads))
+
+    def work(self, step: int, shards: int, denominators: tuple[float, ...]) -> dict[Node, Contribution]:
+        """The contributions that make up the batch."""
+        contributions: dict[Node, Contribution] = {}
+
+        def take(said: Said) -> Key | None:
+            if isinstance(said.word, Done):
+                slots = self.crew.slots(said.worker_id)
+                contributions[said.word.key.node] = Contribution(said.worker_id, slots, said.word)
+                return said.word.key
+            return None
+
+        dispatch = self._run(step, shards, lambda key: Work(key, denominators), take)
+        return {node: contributions[node] for node in dispatch.done}
+
+    def gather(self, at_least: int) -> None:
+        """Waits until so many workers are ready; later ones join in the middle of a step."""
+        while len(self.crew.ready) < at_least:
+            for event in self.server.poll(POLL_S):
+                self._live(event)
+            self._look_around()
+
+    def _run(
+        self, step: int, shards: int, word: Callable[[Key], Count | Work], take: Callable[[Said], Key | None]
+    ) -> Dispatch:
+        dispatch = Dispatch(step, shards, self._attempts)
+        self._give(dispatch.start(self.crew.ready), word)
+        while not dispatch.is_complete:
+            events = self.server.poll(POLL_S)
+            for event in events:
+                self._give(self._handle(dispatch, event, take), word)
+            if not events:
+                self._look_around()
+        return dispatch
+
+    def _handle(self, dispatch: Dispatch, event: Event, take: Callable[[Said], Key | None]) -> list[Order]:
+        if isinstance(event, Said) and isinstance(event.word, Done | Counted):
+            orders = dispatch.finish(event.worker_id, event.word.key)
+            if orders is None:
+                self._refuse(event.worker_id, event.word.key)
+                return []
+            take(event)
+            return orders
+        return self._live(event, dispatch)
+
+    def _live(self, event: Event, dispatch: Dispatch | None = None) -> list[Order]:
+        """An event of a worker's life, in a round or between rounds."""
+        if isinstance(event, Left):
+            was_ready = event.worker_id in self.crew.ready
+            self.crew.lose(event)
+            return dispatch.leave(event.worker_id) if dispatch and was_ready else []
+        if isinstance(event.word, Done | Counted):
+            self._refuse(event.worker_id, event.word.key)
+            return []
+        is_ready_now = self.crew.hear(event)
+        return dispatch.join(event.worker_id) if dispatch and is_ready_now else []
+
+    def _refuse(self, worker_id: str, key: Key) -> None:
+        self.refused += 1
+        self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))
+
+    def _give(self, orders: list[Order], word: Callable[[Key], Count | Work]) -> None:
+        for order in orders:
+            self.server.send(order.worker_id, word(order.key))
+
+    def _look_around(self) -> None:
+        self.crew.drop_silent()
+        self.interrupt()
+

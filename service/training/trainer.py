@@ -1,0 +1,233 @@
+"""The trainer: one start of one job, from its assignment to its outcome."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from dataclasses import dataclass
+
+import structlog
+
+from gradwire.assignment import Assignment
+from gradwire.errors import GradwireError
+from gradwire.progress import ErrorView, Outcome, Progress
+from gradwire.spec.digest import spec_digest
+from gradwire.spec.job import JobSpec
+from gradwire.storage import Storage
+from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.crew import Crew
+from service.training.digest import weights_digest
+from service.training.evaluation import Evaluator
+from service.training.exchange import SharedMemoryServer
+from service.training.export import export_model
+from service.training.fence import Fence
+from service.training.loop import Loop
+from service.training.optimizer import OptimizerStep
+from service.training.reporter import Reporter
+from service.training.rounds import Rounds
+from service.training.saver import Saver
+from service.training.stopping import Stopper, is_better_when_larger, require_metric
+from service.training.summation import Summation
+from service.training.totals import EpochTotals
+from service.training.weights import SEGMENT, Weights
+from service.training.writer import CheckpointWriter
+from workers.exchange.messages import Welcome
+from workers.models.objects import make_optimizer
+from workers.objective import input_dtypes, make_objective
+from workers.program import Objective
+from workers.rows import Rows
+from workers.variables import ModelVariables
+
+log = structlog.get_logger()
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What is made from the specification before the first worker is let in."""
+
+    rows: Rows
+    objective: Objective
+    variables: ModelVariables
+    optimizer: OptimizerStep
+    weights: Weights
+    evaluator: Evaluator | None
+
+
+class Trainer:
+    """Owns weights and optimiser state. `run` belongs to one thread; `progress` and `cancel` may come from others."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._spec = JobSpec.model_validate_json(assignment.spec_json)
+        self._storage = Storage(assignment.storage_url)
+        self._reporter = Reporter()
+        self._cancelled = threading.Event()
+        self._server = SharedMemoryServer(assignment)
+        self._crew = Crew(self._server, self._report_worker)
+        self.exchange_address = str(self._server.folder)
+
+    def progress(self, since: int) -> Progress:
+        return self._reporter.progress(since)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def run(self) -> Outcome:
+        """Trains the job to its end; every end is an outcome, none an exception."""
+        try:
+            self._train()
+            return Outcome(state="SUCCEEDED")
+        except Cancelled:
+            return Outcome(state="CANCELLED")
+        except GradwireError as error:
+            return self._failed(ErrorView(code=error.code, message=error.message, details=error.details))
+        except Exception as error:
+            message = f"the trainer failed: {type(error).__name__}: {error}"
+            return self._failed(ErrorView(code="internal", message=message, details=traceback.format_exc()))
+        finally:
+            self._crew.dismiss("the job has ended")
+            self._server.close()
+
+    def _failed(self, error: ErrorView) -> Outcome:
+        step = self._reporter.progress(1 << 62).snapshot.step
+        view = ErrorView(code=error.code, message=error.message, details=error.details, step=step)
+        return Outcome(state="FAILED", error=view)
+
+    def _train(self) -> None:
+        Fence(self._storage, self._assignment.job_id, self._assignment.generation).check()
+        model = self._prepare()
+        folder = CheckpointFolder(self._storage, self._assignment.job_id)
+        restored = self._restore(folder, model)
+        self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
+        rounds = Rounds(self._server, self._crew, self._interrupt)
+        rounds.gather(self._spec.resources.min_workers)
+        checkpoints = self._spec.training.checkpoint
+        writer = CheckpointWriter(
+            folder, keep=checkpoints.keep, monitor=checkpoints.monitor, mode=checkpoints.mode
+        )  # fmt: skip
+        try:
+            loop = self._loop(model, rounds, writer, restored)
+            self._run(loop, model)
+        finally:
+            writer.close()
+
+    def _prepare(self) -> _Model:
+        """Everything that needs no worker, and every error that can be found without one."""
+        rows = Rows.open(self._spec, self._assignment)
+        objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
+        variables = ModelVariables.of(objective.model)
+        keras_optimizer = make_optimizer(self._spec.optimizer, self._spec.training.gradient_clip)
+        optimizer = OptimizerStep(keras_optimizer, variables.trainable)
+        evaluator = None
+        if rows.validation is not None:
+            batches = rows.batches(rows.validation, objective.heads, input_dtypes(objective))
+            batch_size = self._spec.training.global_batch
+            evaluator = Evaluator(objective, batches, rows.validation.rows, batch_size)
+        self._check_monitors(objective)
+        weights = Weights(self._server, variables)
+        self._reporter.update(total_steps=rows.schedule.total_steps)
+        return _Model(rows, objective, variables, optimizer, weights, evaluator)
+
+    def _check_monitors(self, objective: Objective) -> None:
+        names = EpochTotals([head.output for head in objective.losses], objective.metrics).names
+        known, training = dict.fromkeys(names, 0.0), self._spec.training
+        require_metric(known, training.checkpoint.monitor, "training.checkpoint.monitor")
+        if training.early_stopping is not None:
+            require_metric(known, training.early_stopping.monitor, "training.earlyStopping.monitor")
+
+    def _restore(self, folder: CheckpointFolder, model: _Model) -> Checkpoint | None:
+        found = folder.restore_latest()
+        for warning in found.warnings:
+            self._reporter.emit("warning", warning)
+        if found.checkpoint is not None:
+            model.weights.restore(found.checkpoint.tensors)
+            model.optimizer.restore(found.checkpoint.tensors)
+            step = found.checkpoint.step
+            self._reporter.update(step=step, checkpoint_step=step)
+            self._reporter.emit("checkpoint", f"goes on from the checkpoint of step {step}")
+        return found.checkpoint
+
+    def _loop(self, model: _Model, rounds: Rounds, writer: CheckpointWriter, restored: Checkpoint | None) -> Loop:
+        terms = self._crew.terms
+        assert terms is not None  # gather waited for the first ready worker, which set them
+        self._compare(restored, terms.fingerprint)
+        summation = Summation(terms.contribution)
+        names = [tensor.name for tensor in terms.contribution.tensors if tensor.name.startswith("gradient/")]
+        model.optimizer.bind([summation.tensors[name] for name in names])
+        training, objective = self._spec.training, model.objective
+        totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
+        rule = training.early_stopping
+        stopper = Stopper(rule, is_max=rule is not None and is_better_when_larger(rule.monitor))
+        saver = Saver(
+            writer=writer,
+            weights=model.weights,
+            optimizer=model.optimizer,
+            reporter=self._reporter,
+            spec_digest=spec_digest(self._spec),
+            generation=self._assignment.generation,
+            fingerprint=terms.fingerprint,
+            every_steps=training.checkpoint.every_steps,
+        )
+        loop = Loop(
+            schedule=model.rows.schedule,
+            rounds=rounds,
+            weights=model.weights,
+            optimizer=model.optimizer,
+            summation=summation,
+            totals=totals,
+            evaluator=model.evaluator,
+            evaluate_every=training.evaluate_every,
+            stopper=stopper,
+            saver=saver,
+            reporter=self._reporter,
+        )
+        if restored is not None:
+            loop.resume(restored)
+        return loop
+
+    def _compare(self, restored: Checkpoint | None, fingerprint: dict[str, str]) -> None:
+        self._reporter.update(fingerprint=fingerprint)
+        if restored is None:
+            return
+        changed = [name for name, value in fingerprint.items() if restored.fingerprint.get(name) != value]
+        if changed:
+            what = ", ".join(f"{name} {restored.fingerprint.get(name)} → {fingerprint[name]}" for name in changed)
+            self._reporter.emit("warning", f"the digest is not comparable with that of an undisturbed run: {what}")
+
+    def _run(self, loop: Loop, model: _Model) -> None:
+        self._reporter.update(is_running=True, workers=self._crew.views)
+        self._reporter.emit("state", "the first step is under way")
+        try:
+            loop.run()
+        except Cancelled:
+            loop.save_now()
+            raise
+        finally:
+            loop.saver.finish()
+            trainable, state = model.weights.values()
+            digest = weights_digest(trainable, state, {})
+            self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
+        self._export(model)
+
+    def _export(self, model: _Model) -> None:
+        model.weights.load_state()
+        exports = export_model(model.objective.model, self._storage, self._assignment.job_id)
+        for warning in exports.warnings:
+            self._reporter.emit("warning", warning)
+        self._reporter.update(exports=exports.formats)
+        self._reporter.emit("export", f"exported as {', '.join(exports.formats) or 'nothing'}")
+
+    def _interrupt(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled
+        self._reporter.update(workers=self._crew.views)
+
+    def _report_worker(self, message: str, is_warning: bool) -> None:
+        self._reporter.update(workers=self._crew.views)
+        self._reporter.emit("warning" if is_warning else "worker", message)
+        log.info("worker", job=self._assignment.job_id, what=message)
+

@@ -1,0 +1,62 @@
+"""The weights buffer: the one copy that workers read. The trainer's loop is its only writer, between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from service.training.exchange import SharedMemoryServer
+from workers.variables import ModelVariables
+
+SEGMENT = "weights"
+
+
+class Weights:
+    """Trained variables and other state in shared memory, by name and in model order.
+
+    The trainer's own variables hold the trained weights as well, since Keras's optimisers update variables; `publish`
+    copies them out. Other state is only changed here; `load_state` brings it into the trainer's model.
+    """
+
+    def __init__(self, server: SharedMemoryServer, variables: ModelVariables) -> None:
+        self._variables = variables
+        self.layout = variables.layout()
+        segment = server.create(SEGMENT, self.layout.total_bytes)
+        self._views = self.layout.views(segment.buffer)
+        self._by_name = dict(zip(variables.names, self._views, strict=True))
+        for view, value in zip(self._views, variables.values(), strict=True):
+            np.copyto(view, value)
+
+    def publish(self) -> None:
+        """Copies the trained variables, which the optimiser has updated, to the buffer."""
+        for view, variable in zip(self._views, self._variables.trainable, strict=False):
+            np.copyto(view, np.asarray(variable._value.value()))
+
+    def merge(self, changes: Mapping[str, np.ndarray]) -> None:
+        """Adds the changes of state, which are summed over the shards of a step."""
+        for name, change in changes.items():
+            view = self._by_name[name]
+            np.add(view, change, out=view)
+
+    def load_state(self) -> None:
+        """Sets the state variables of the trainer's model to the buffer's; before evaluating or exporting."""
+        count = len(self._variables.trainable)
+        for view, variable in zip(self._views[count:], self._variables.state, strict=True):
+            variable.assign(view)
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets buffer and model to a checkpoint's tensors, by name."""
+        pairs = zip(self._variables.names, self._variables.bound, self._views, strict=True)
+        for name, variable, view in pairs:
+            np.copyto(view, tensors[name])
+            variable.assign(tensors[name])
+
+    def copies(self) -> dict[str, np.ndarray]:
+        """A snapshot by name."""
+        return {name: view.copy() for name, view in self._by_name.items()}
+
+    def values(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Views of the trained variables and of the other state, in model order."""
+        count = len(self._variables.trainable)
+        return self._views[:count], self._views[count:]

@@ -1,0 +1,172 @@
+"""Runs a job with a real trainer and real workers in processes of their own, without Ray and the coordinator.
+
+For tests of the step itself: the processes are forked from a server that has TensorFlow imported and its context
+untouched, so that a job starts in a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from gradwire.assignment import Assignment
+from gradwire.progress import Outcome, Progress
+from gradwire.spec.job import JobSpec
+
+ROLES = {"trainer": ("service.training.trainer", "Trainer"), "worker": ("workers.worker", "Worker")}
+PRELOAD = ["tensorflow", "keras", *(module for module, _ in ROLES.values())]
+TIMEOUT_S = 90.0
+
+
+def context() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(PRELOAD)
+    return found
+
+
+def serve_role(role: str, assignment: Assignment, connection: Connection) -> None:
+    """A child's life: the role's object runs in a thread, and its methods are called over the pipe."""
+    import importlib
+    import threading
+
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
+    module, name = ROLES[role]
+    subject = getattr(importlib.import_module(module), name)(assignment)
+    connection.send(subject.exchange_address)
+    result: list[Outcome] = []
+    thread = threading.Thread(target=lambda: result.append(subject.run()))
+    thread.start()
+    while thread.is_alive():
+        if connection.poll(0.02):
+            method, arguments = connection.recv()
+            connection.send(getattr(subject, method)(*arguments))
+    progress = subject.progress(0) if role == "trainer" else None
+    connection.send((result[0], progress))
+
+
+@dataclass
+class Child:
+    """A process with a role, and the end of its pipe."""
+
+    process: BaseProcess
+    pipe: Connection
+    address: str = ""
+
+    def call(self, method: str, *arguments: object) -> Any:
+        self.pipe.send((method, arguments))
+        return self.pipe.recv()
+
+
+@dataclass
+class Result:
+    """How the job ended, and all that its trainer reported."""
+
+    outcome: Outcome
+    progress: Progress
+
+    @property
+    def digest(self) -> str:
+        return self.progress.snapshot.weights_digest
+
+
+@dataclass
+class Lab:
+    """One start of a job's trainer with its workers."""
+
+    spec: JobSpec
+    folder: Path
+    generation: int = 1
+    job_id: str = field(default_factory=lambda: secrets.token_hex(6))
+    trainer: Child | None = None
+    workers: list[Child] = field(default_factory=list)
+    _names: int = 0
+
+    def assignment(self) -> Assignment:
+        return Assignment(
+            job_id=self.job_id,
+            generation=self.generation,
+            spec_json=self.spec.model_dump_json(by_alias=True),
+            storage_url=str(self.folder / "storage"),
+            service_id="lab00000",
+            token="secret",
+            cache_dir=str(self.folder / "cache"),
+            data_root=str(self.folder),
+            allow_code=True,
+            threads=self.spec.resources.threads_per_worker,
+        )
+
+    def _start(self, role: str, assignment: Assignment) -> Child:
+        mine, theirs = context().Pipe()
+        process = context().Process(target=serve_role, args=(role, assignment, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        child = Child(process, mine)
+        child.address = mine.recv()
+        return child
+
+    def start_trainer(self) -> None:
+        self.trainer = self._start("trainer", self.assignment())
+
+    def add_worker(self) -> Child:
+        assert self.trainer is not None
+        self._names += 1
+        name = f"{self.job_id}-g{self.generation}-w{self._names}"
+        assignment = replace(self.assignment(), worker_id=name, exchange_address=self.trainer.address)
+        self.workers.append(self._start("worker", assignment))
+        return self.workers[-1]
+
+    def progress(self, since: int = 0) -> Progress:
+        assert self.trainer is not None
+        found: Progress = self.trainer.call("progress", since)
+        return found
+
+    def wait_for(self, is_so: Callable[[Progress], bool]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not is_so(self.progress()):
+            assert time.monotonic() < deadline, "it did not come so far"
+            time.sleep(0.01)
+
+    def result(self) -> Result:
+        assert self.trainer is not None
+        assert self.trainer.pipe.poll(TIMEOUT_S), "the job did not end"
+        return Result(*self.trainer.pipe.recv())
+
+    def stop(self) -> None:
+        for child in [*self.workers, *([self.trainer] if self.trainer else [])]:
+            if child.process.is_alive():
+                child.process.terminate()
+            child.process.join(5)
+            if child.process.is_alive() and child.process.pid:
+                os.kill(child.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def lab(spec: JobSpec, folder: Path, workers: int, **values: Any) -> Iterator[Lab]:
+    """A job under way with so many workers; everything ends with the block."""
+    made = Lab(spec, folder, **values)
+    try:
+        made.start_trainer()
+        for _ in range(workers):
+            made.add_worker()
+        yield made
+    finally:
+        made.stop()
+
+
+def run(spec: JobSpec, folder: Path, workers: int, **values: Any) -> Result:
+    """Runs a job to its end."""
+    with lab(spec, folder, workers, **values) as job:
+        return job.result()

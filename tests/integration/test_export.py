@@ -1,0 +1,157 @@
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradwire.storage import Storage
+from service.training.export import export_model
+
+keras = pytest.importorskip("keras")
+
+LOADER = """
+import sys
+import numpy as np
+import keras
+import tensorflow as tf
+
+assert not any(name.split(".")[0] in ("gradwire", "service", "workers") for name in sys.modules)
+folder = sys.argv[1]
+with np.load(folder + "/inputs.npz") as file:
+    inputs = {name: file[name] for name in file.files}
+inputs = inputs.get("only", inputs)
+model = keras.models.load_model(folder + "/model.keras")
+saved = tf.saved_model.load(folder + "/saved_model")
+assert set(saved.signatures) == {"serve", "serving_default"}, list(saved.signatures)
+for name, predict in (("keras", lambda x: model(x, training=False)), ("saved_model", saved.serve)):
+    outputs = predict(inputs)
+    outputs = outputs if isinstance(outputs, dict) else {"only": outputs}
+    np.savez(folder + "/" + name + ".npz", **{key: np.asarray(value) for key, value in outputs.items()})
+"""
+
+
+def convolutional() -> keras.Model:
+    image = keras.Input((8, 8, 1), name="image")
+    hidden = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    hidden = keras.layers.BatchNormalization()(hidden)
+    hidden = keras.layers.Dropout(0.5, seed=1)(hidden)
+    return keras.Model(image, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(hidden)))
+
+
+def two_inputs_two_heads() -> keras.Model:
+    inputs = {"wide": keras.Input((5,), name="wide"), "ids": keras.Input((3,), dtype="int32", name="ids")}
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(7, 4)(inputs["ids"]))
+    hidden = keras.layers.Dense(6, activation="tanh")(keras.layers.Concatenate()([inputs["wide"], embedded]))
+    outputs = {
+        "label": keras.layers.Dense(3, name="label")(hidden),
+        "score": keras.layers.Dense(1, name="score")(hidden),
+    }
+    return keras.Model(inputs, outputs)
+
+
+def shift_weights(model: keras.Model) -> None:
+    """Weights and moving statistics as training would leave them: not those of a new model."""
+    generator = np.random.default_rng(3)
+    for variable in model.weights:
+        variable.assign(generator.uniform(0.1, 0.9, variable.shape).astype(np.float32))
+
+
+def unpack(storage: Storage, folder: Path) -> None:
+    (folder / "model.keras").write_bytes(storage.read("jobs/j1/export/model.keras"))
+    with tarfile.open(fileobj=io.BytesIO(storage.read("jobs/j1/export/saved_model.tar"))) as archive:
+        archive.extractall(folder, filter="data")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [
+        (convolutional, {"only": np.linspace(0, 1, 192, dtype=np.float32).reshape(3, 8, 8, 1)}),
+        (
+            two_inputs_two_heads,
+            {
+                "wide": np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5),
+                "ids": np.arange(12, dtype=np.int32).reshape(4, 3) % 7,
+            },
+        ),
+    ],
+)
+def test_an_exported_model_predicts_the_same_without_gradwire(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    build: Callable[[], keras.Model],
+    inputs: dict[str, np.ndarray],
+) -> None:
+    model = build()
+    shift_weights(model)
+    expected = model(inputs.get("only", inputs), training=False)
+    expected = expected if isinstance(expected, dict) else {"only": expected}
+    storage = Storage(str(tmp_path / "storage"))
+    capfd.readouterr()
+    exports = export_model(model, storage, "j1")
+    printed = capfd.readouterr()
+    assert exports.formats == ("keras", "saved_model")
+    assert exports.warnings == ()
+    assert printed.out == ""
+    assert printed.err == ""
+
+    unpack(storage, tmp_path)
+    np.savez(tmp_path / "inputs.npz", **inputs)  # type: ignore[arg-type]
+    script = tmp_path / "load.py"
+    script.write_text(LOADER)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for format_name in exports.formats:
+        with np.load(tmp_path / f"{format_name}.npz") as outputs:
+            assert set(outputs.files) == set(expected)
+            for name in outputs.files:
+                np.testing.assert_allclose(outputs[name], np.asarray(expected[name]), rtol=1e-6, atol=1e-6)
+
+
+def test_the_tar_has_one_folder_in_order_and_no_traces_of_its_maker(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    export_model(convolutional(), storage, "j1")
+    assert storage.names("jobs/j1/export") == ["model.keras", "saved_model.tar"]
+    with tarfile.open(fileobj=io.BytesIO(storage.read("jobs/j1/export/saved_model.tar"))) as archive:
+        members = archive.getmembers()
+    names = [member.name for member in members]
+    assert names == sorted(names)
+    assert {name.split("/")[0] for name in names} == {"saved_model"}
+    assert "saved_model/saved_model.pb" in names
+    for member in members:
+        assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+        assert member.mode == (0o755 if member.isdir() else 0o644)
+
+
+def test_one_format_that_fails_leaves_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unsaveable(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, inputs: object) -> object:
+            return inputs
+
+        def get_config(self) -> dict[str, object]:
+            raise NotImplementedError("this layer has no config\nsecond line")
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    image = keras.Input((4,))
+    storage = Storage(str(tmp_path / "storage"))
+    exports = export_model(keras.Model(image, Unsaveable()(image)), storage, "j1")
+    assert exports.formats == ("saved_model",)
+    (warning,) = exports.warnings
+    assert "export of job j1 as keras failed: NotImplementedError: this layer has no config;" in warning
+    assert storage.names("jobs/j1/export") == ["saved_model.tar"]
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_storage_without_room_is_a_warning(tmp_path: Path) -> None:
+    blocked = tmp_path / "storage"
+    blocked.mkdir()
+    (blocked / "jobs").write_text("a file where a folder should be")
+    exports = export_model(convolutional(), Storage(str(blocked)), "j1")
+    assert exports.formats == ()
+    assert len(exports.warnings) == 2

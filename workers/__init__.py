@@ -1,0 +1,1 @@
+"""The compute: models, data, the gradient program, and the exchange with the trainer."""

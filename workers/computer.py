@@ -1,0 +1,150 @@
+"""Computes nodes of the summation tree: shard by shard, added up in the tree's order."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradwire.errors import JobFailed
+from workers.data.batch import Batch
+from workers.data.prefetch import Prefetcher
+from workers.layout import Layout
+from workers.program import LOSS, GradientProgram, Share
+from workers.rows import Rows
+from workers.seeds import seed_states
+from workers.tree import Node
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds that a node took: waiting for data, computing, copying and adding."""
+
+    data_s: float = 0.0
+    compute_s: float = 0.0
+    copy_s: float = 0.0
+
+
+class Accumulator:
+    """A buffer for one contribution: views by tensor and by section over the same memory."""
+
+    def __init__(self, layout: Layout, buffer: object, start: int = 0) -> None:
+        self.tensors = layout.views(buffer, start)
+        self.sections = layout.flat(buffer, start)
+
+    def add(self, other: Accumulator) -> None:
+        """Adds another contribution to this one."""
+        for mine, theirs in zip(self.sections, other.sections, strict=True):
+            np.add(mine, theirs, out=mine)
+
+
+class NodeComputer:
+    """Runs the gradient program for nodes. Belongs to the computing thread."""
+
+    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher, seed: int) -> None:
+        self._program = program
+        self._source = rows.train
+        self._schedule = rows.schedule
+        self._prefetcher = prefetcher
+        self._seed = seed
+        self._layout = program.contribution()
+        self._scratch: dict[int, Accumulator] = {}
+        self._counted: dict[tuple[int, int], Batch] = {}
+        self._times = Times()
+        self.phase = "idle"
+
+    def compute(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> Times:
+        """Writes a node's contribution.
+
+        Raises:
+            JobFailed: a loss or gradient is not finite (code `nonfinite`).
+        """
+        self._times = Times()
+        self._prepare_next(step, node)
+        self._sum(step, node, denominators, into)
+        return self._times
+
+    def denominators(self, step: int, node: Node) -> tuple[float, ...]:
+        """For each shard of a node, the denominators that have to be exchanged."""
+        counted: list[float] = []
+        self._counted.clear()
+        for shard in range(node.lo, node.hi):
+            batch = self._counted[step, shard] = self._prefetcher.get(step, shard)
+            counted += self._program.denominators(batch, self._seeds(step, shard))
+        return tuple(counted)
+
+    def _sum(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> None:
+        if node.is_leaf:
+            self._leaf(step, node.lo, denominators, into)
+            return
+        left, right = node.children()
+        self._sum(step, left, denominators, into)
+        scratch = self._scratch_of(node.size)
+        self._sum(step, right, denominators, scratch)
+        started = time.perf_counter()
+        into.add(scratch)
+        self._times.copy_s += time.perf_counter() - started
+
+    def _leaf(self, step: int, shard: int, denominators: tuple[float, ...], into: Accumulator) -> None:
+        begun = time.perf_counter()
+        self.phase = "data"
+        batch = self._counted.pop((step, shard), None) or self._prefetcher.get(step, shard)
+        got = time.perf_counter()
+        self.phase = "compute"
+        share = Share(batch.samples, self._schedule.batch_samples(step), denominators, is_first=shard == 0)
+        outputs = self._program.run(batch, share, self._seeds(step, shard))
+        computed = time.perf_counter()
+        for place, output in zip(into.tensors, outputs, strict=True):
+            np.copyto(place, output)
+        self._require_finite(step, shard, into)
+        self._times.data_s += got - begun
+        self._times.compute_s += computed - got
+        self._times.copy_s += time.perf_counter() - computed
+
+    def _scratch_of(self, size: int) -> Accumulator:
+        """A buffer for each depth of the tree, since a right child is summed while its left siblings wait."""
+        if size not in self._scratch:
+            self._scratch[size] = Accumulator(self._layout, bytearray(self._layout.total_bytes))
+        return self._scratch[size]
+
+    def _prepare_next(self, step: int, node: Node) -> None:
+        """While this node is computed: its own shards not yet asked for, and those of the next step, in order."""
+        wanted = [(step, shard) for shard in range(node.lo, node.hi)]
+        if step + 1 < self._schedule.total_steps:
+            present = [shard for shard in range(node.lo, node.hi) if self._schedule.shard_samples(step + 1, shard)]
+            wanted += [(step + 1, shard) for shard in present]
+        self._prefetcher.expect(wanted)
+
+    def _seeds(self, step: int, shard: int) -> np.ndarray:
+        return seed_states(self._seed, step, shard, len(self._program.variables.seeds))
+
+    def _require_finite(self, step: int, shard: int, into: Accumulator) -> None:
+        # A square overflows before a sum does, so a suspicion is looked at closely; without one this is one pass.
+        if all(_looks_finite(section) for section in into.sections):
+            return
+        pairs = zip(self._layout.tensors, into.tensors, strict=True)
+        names = [tensor.name for tensor, values in pairs if not np.isfinite(values).all()]
+        if names:
+            ids = self._source.file_rows(self._schedule.ids(step, shard))
+            raise JobFailed(
+                f"{_reading(names)} not finite in step {step + 1}, shard {shard} (rows {_few(ids)} of {self._source.name}): look at these "
+                "rows, lower the learning rate, or clip gradients (training.gradientClip)",
+                code="nonfinite",
+                details="\n".join(names),
+            )
+
+
+def _looks_finite(section: np.ndarray) -> bool:
+    return section.dtype.kind != "f" or bool(np.isfinite(np.dot(section, section)))
+
+
+def _reading(names: list[str]) -> str:
+    if LOSS in names:
+        return "the loss is"
+    return f"the {names[0]} is" if len(names) == 1 else f"the {names[0]} and {len(names) - 1} others are"
+
+
+def _few(ids: np.ndarray) -> str:
+    shown = ", ".join(str(value) for value in ids[:5])
+    return f"{shown}, …" if len(ids) > 5 else shown

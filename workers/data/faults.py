@@ -1,0 +1,57 @@
+"""The errors of data, each with a word for programs.
+
+data_missing         a file is not there, or is not to be read
+data_unreadable      a file is there, but is no whole NumPy archive
+data_unknown_array   a name that the source does not have
+data_shape           numbers of rows, or shapes, that do not fit
+data_dtype           values that are no numbers, or that the wanted dtype cannot hold
+data_nonfinite       NaN or an infinity
+data_cache           the node's cache folder cannot be written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from pathlib import Path
+
+from gradwire.errors import JobFailed
+
+
+def missing(message: str) -> JobFailed:
+    return JobFailed(message, code="data_missing")
+
+
+def unreadable(message: str) -> JobFailed:
+    return JobFailed(message, code="data_unreadable")
+
+
+def wrong_shape(message: str) -> JobFailed:
+    return JobFailed(message, code="data_shape")
+
+
+def wrong_dtype(message: str) -> JobFailed:
+    return JobFailed(message, code="data_dtype")
+
+
+def nonfinite(message: str) -> JobFailed:
+    return JobFailed(message, code="data_nonfinite")
+
+
+def unknown_array(source: str, wanted: Collection[str], known: Collection[str]) -> JobFailed:
+    """For names of `wanted` that are not in `known`; near matches are named."""
+    names = sorted(set(wanted) - set(known))
+    near = [match for name in names for match in difflib.get_close_matches(name, sorted(known), n=1)]
+    hint = f"did you mean {', '.join(map(repr, near))}? " if near else ""
+    has = ", ".join(map(repr, sorted(known))) or "no arrays"
+    return JobFailed(
+        f"{source} has no array {', '.join(map(repr, names))}; {hint}it has {has}", code="data_unknown_array"
+    )
+
+
+def cache(folder: Path, problem: object) -> JobFailed:
+    return JobFailed(
+        f"the data cache in {folder} cannot be used: {problem}; "
+        "make room there (what it holds may be deleted, it is made again when needed) or check its permissions",
+        code="data_cache",
+    )

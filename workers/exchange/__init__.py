@@ -1,0 +1,1 @@
+"""How weights, gradients and the words about them travel between the trainer and its workers."""

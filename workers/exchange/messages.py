@@ -1,0 +1,214 @@
+"""The words between a trainer and its workers: one datagram each, a type byte and a body.
+
+Words of every step are packed structures, little-endian; words of a worker's life are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from workers.tree import Node
+
+MAX_BYTES = 64 * 1024
+"""No datagram is longer; longer documents lie in a file of the exchange's folder."""
+
+_KEY = struct.Struct("<IHHIIH")
+_TIMES = struct.Struct("<ddd")
+
+
+class Malformed(Exception):
+    """A datagram that is none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a contribution belongs to. A late one differs in `step` or `attempt` and is refused."""
+
+    step: int
+    node: Node
+    attempt: int
+    """Counts assignments within a generation, so that none is ever used twice."""
+    version: int
+    """The step whose weights were read."""
+    slot: int
+    """The part of the worker's own segment that holds the contribution."""
+
+    def pack(self) -> bytes:
+        return _KEY.pack(self.step, self.node.lo, self.node.hi, self.attempt, self.version, self.slot)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Key:
+        step, lo, hi, attempt, version, slot = _KEY.unpack_from(body)
+        if lo >= hi:
+            raise Malformed(f"a node of shards [{lo}, {hi})")
+        return cls(step, Node(lo, hi), attempt, version, slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Trainer to worker: compute a node. `denominators`: of the whole batch, for the heads that need them exchanged."""
+
+    key: Key
+    denominators: tuple[float, ...] = ()
+
+    def body(self) -> bytes:
+        return self.key.pack() + struct.pack(f"<{len(self.denominators)}d", *self.denominators)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Work:
+        count = (len(body) - _KEY.size) // 8
+        return cls(Key.unpack(body), struct.unpack_from(f"<{count}d", body, _KEY.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Worker to trainer: the node's sum lies in its slot. Seconds waited for data, computing, and copying."""
+
+    key: Key
+    data_s: float
+    compute_s: float
+    copy_s: float
+
+    def body(self) -> bytes:
+        return self.key.pack() + _TIMES.pack(self.data_s, self.compute_s, self.copy_s)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Done:
+        return cls(Key.unpack(body), *_TIMES.unpack_from(body, _KEY.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Trainer to worker: what are the denominators of these shards?"""
+
+    key: Key
+
+    def body(self) -> bytes:
+        return self.key.pack()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Count:
+        return cls(Key.unpack(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Worker to trainer: for each shard of the node in order, the denominators of the heads that need them exchanged."""
+
+    key: Key
+    denominators: tuple[float, ...]
+
+    def body(self) -> bytes:
+        return self.key.pack() + struct.pack(f"<{len(self.denominators)}d", *self.denominators)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Counted:
+        count = (len(body) - _KEY.size) // 8
+        return cls(Key.unpack(body), struct.unpack_from(f"<{count}d", body, _KEY.size))
+
+
+class _Document:
+    """A word as JSON."""
+
+    __slots__ = ()
+
+    def body(self) -> bytes:
+        return json.dumps(asdict(self)).encode()  # type: ignore[call-overload]  # all subclasses are dataclasses
+
+    @classmethod
+    def parse(cls, body: bytes) -> Any:
+        document = json.loads(body)
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]  # likewise
+        return cls(**{name: value for name, value in document.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(_Document):
+    """Worker to trainer: who I am. Nothing else is heard before it."""
+
+    token: str
+    job_id: str
+    generation: int
+    worker_id: str
+    pid: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome(_Document):
+    """Trainer to worker: the weights lie in the segment, in the layout with this digest."""
+
+    segment: str
+    layout_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready(_Document):
+    """Worker to trainer: programs are traced and variables bound; the document names a file with what they need."""
+
+    segment: str
+    """The worker's own segment: `slots` parts, each of the contribution's size."""
+    document: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(_Document):
+    """Worker to trainer: a shard, or the worker itself (shard -1), could not be computed."""
+
+    code: str
+    message: str
+    details: str = ""
+    step: int = 0
+    shard: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(_Document):
+    """Worker to trainer, from a thread that does not compute: alive, and in this phase."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(_Document):
+    """Trainer to worker: your contribution came too late, or you do not belong here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dismiss(_Document):
+    """Trainer to worker: the job needs you no more."""
+
+    reason: str = ""
+
+
+Word = Work | Done | Count | Counted | Hello | Welcome | Ready | Failed | Heartbeat | Refused | Dismiss
+W = TypeVar("W")
+
+
+class Codec:
+    """Words to datagrams and back."""
+
+    kinds: ClassVar[tuple[type[Any], ...]] = (
+        Work, Done, Count, Counted, Hello, Welcome, Ready, Failed, Heartbeat, Refused, Dismiss,
+    )  # fmt: skip
+    numbers: ClassVar[dict[type[Any], int]] = {kind: number for number, kind in enumerate(kinds, start=1)}
+
+    @classmethod
+    def encode(cls, word: Word) -> bytes:
+        return bytes([cls.numbers[type(word)]]) + word.body()
+
+    @classmethod
+    def decode(cls, datagram: bytes) -> Word:
+        """Raises `Malformed` for anything that is no word."""
+        if not datagram or not 1 <= datagram[0] <= len(cls.kinds):
+            raise Malformed("no such word")
+        try:
+            word: Word = cls.kinds[datagram[0] - 1].parse(datagram[1:])
+        except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Malformed(str(error)) from error
+        return word

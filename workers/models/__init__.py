@@ -1,0 +1,1 @@
+"""From a specification to Keras's objects: models, losses, metrics and optimizers."""

@@ -1,0 +1,225 @@
+"""The gradient program: one shard's gradients, state changes, metric counts and losses, traced by tf.function.
+
+The program reads the model's own variables, which are bound to the weights buffer; seeds come in and changed state goes out
+through `keras.StatelessScope`. What it returns has one meaning: added over the shards of a batch, it is the whole batch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradwire.errors import JobFailed
+from workers.data.batch import Batch
+from workers.layout import Layout, Tensor
+from workers.losses import HeadLoss, Terms
+from workers.metrics import MetricSet
+from workers.models.heads import Heads, pack_inputs, unpack_outputs
+from workers.purity import check_pure
+from workers.variables import ModelVariables
+
+LOSS = "loss"
+"""The last tensor of a contribution: float64 of shape (1 + heads,), the total and each head's loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What is differentiated: the model with the losses and metrics of its heads."""
+
+    model: keras.Model
+    heads: Heads
+    losses: tuple[HeadLoss, ...]
+    metrics: MetricSet
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One shard's part in its batch.
+
+    samples: of the shard. batch_samples: of the batch. denominators: of the whole batch, one for each head whose kind is
+    exchanged, in head order. is_first: whether it is shard 0, which alone contributes changes of whole-number state.
+    """
+
+    samples: int
+    batch_samples: int
+    denominators: tuple[float, ...]
+    is_first: bool
+
+
+class GradientProgram:
+    """Traces once for each shard size and runs shards.
+
+    Args:
+        objective: the model, built.
+        xla: whether to compile by XLA; part of the numerics.
+    """
+
+    def __init__(self, objective: Objective, *, xla: bool = False) -> None:
+        self._objective = objective
+        self._variables = ModelVariables.of(objective.model)
+        self._xla = xla
+        self._traces: dict[int, Any] = {}
+        self._counts: dict[int, Any] = {}
+        self._kinds: tuple[Terms, ...] = ()
+        self._changed: tuple[int, ...] = ()
+        self._names: list[str] = []
+
+    @property
+    def variables(self) -> ModelVariables:
+        return self._variables
+
+    @property
+    def exchanged_heads(self) -> int:
+        """How many heads have a denominator that only the model or the data know."""
+        return sum(terms.kind == "exchanged" for terms in self._kinds)
+
+    def trace(self, batch: Batch) -> None:
+        """Traces the program for this batch's number of samples, and checks that it is pure.
+
+        Raises:
+            JobFailed: a variable that no loss reaches, or an impure model.
+        """
+        inputs = self._arguments(batch)
+        scalars = self._scalars(seeds=np.zeros((len(self._variables.seeds), 2), np.int64), scales=None, share=1, first=True)
+        function = tf.function(self._step, jit_compile=self._xla, autograph=False)
+        concrete = function.get_concrete_function(*inputs, *scalars)
+        check_pure(concrete, [v._value for v in self._variables.bound + self._variables.seeds])
+        self._traces[batch.samples] = concrete
+        if self.exchanged_heads:
+            counter = tf.function(self._count, autograph=False)
+            self._counts[batch.samples] = counter.get_concrete_function(*inputs, scalars[0])
+
+    def contribution(self) -> Layout:
+        """The layout of what `run` returns; after the first trace."""
+        variables = self._variables
+        tensors = [
+            Tensor(f"gradient/{name.removeprefix('weights/')}", tuple(int(n) for n in v.shape), str(v.dtype))
+            for name, v in zip(variables.names, variables.trainable, strict=False)
+        ]
+        for index in self._changed:
+            state = variables.state[index]
+            name = variables.names[len(variables.trainable) + index]
+            tensors.append(Tensor(name, tuple(int(n) for n in state.shape), str(state.dtype)))
+        return Layout.of([*tensors, *self._objective.metrics.tensors, Tensor(LOSS, (1 + len(self._kinds),), "float64")])
+
+    def run(self, batch: Batch, share: Share, seeds: np.ndarray) -> list[np.ndarray]:
+        """One shard's contribution, tensor by tensor of the layout; the arrays live until the next run.
+
+        Args:
+            batch: the shard's samples; as many as a trace was made for.
+            seeds: int64 of shape (seed generators, 2).
+        """
+        scalars = self._scalars(
+            seeds=seeds, scales=self._scales(share), share=share.samples / share.batch_samples, first=share.is_first
+        )
+        outputs = self._traces[batch.samples](*self._arguments(batch), *scalars)
+        return [np.asarray(output) for output in outputs]
+
+    def denominators(self, batch: Batch, seeds: np.ndarray) -> tuple[float, ...]:
+        """This shard's denominators of the heads that need them exchanged."""
+        counted = self._counts[batch.samples](*self._arguments(batch), tf.constant(seeds))
+        return tuple(float(value) for value in np.asarray(counted))
+
+    def _scales(self, share: Share) -> np.ndarray:
+        """1 / denominator of the whole batch for each head; 0 where nothing is valid."""
+        remaining = iter(share.denominators)
+        scales = []
+        for terms in self._kinds:
+            if terms.kind == "one":
+                denominator = 1.0
+            elif terms.kind == "samples":
+                denominator = terms.elements_per_sample * share.batch_samples
+            else:
+                denominator = next(remaining)
+            scales.append(1.0 / denominator if denominator else 0.0)
+        return np.array(scales, np.float32)
+
+    def _scalars(self, *, seeds: np.ndarray, scales: np.ndarray | None, share: float, first: bool) -> tuple[Any, ...]:
+        if scales is None:
+            scales = np.ones(len(self._objective.losses), np.float32)
+        return (tf.constant(seeds), tf.constant(scales), tf.constant(share, tf.float32), tf.constant(first))
+
+    def _arguments(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return tensors_of(batch.inputs), tensors_of(batch.labels), tensors_of(batch.sample_weights)
+
+    def _forward(self, inputs: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], Any, keras.StatelessScope]:
+        """Model outputs by name, the sum of added and regularisation losses (or None), and the scope with new state."""
+        model = self._objective.model
+        mapping = [(variable, seeds[i]) for i, variable in enumerate(self._variables.seeds)]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            outputs = model(pack_inputs(model, inputs), training=True)
+        # Outside the scope, where regularisers see the variables themselves; in it they would see only mapped ones.
+        added = [*scope.losses, *model._get_regularization_losses()]
+        return unpack_outputs(model, outputs), tf.add_n(added) if added else None, scope
+
+    def _terms(self, outputs: Mapping[str, Any], labels: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Terms]:
+        terms = [
+            head.terms(labels[head.output], outputs[head.output], weights.get(head.output))
+            for head in self._objective.losses
+        ]
+        self._kinds = self._kinds or tuple(terms)
+        return terms
+
+    def _count(self, inputs: Any, labels: Any, weights: Any, seeds: Any) -> Any:
+        """Grappler prunes the forward pass down to what the masks need."""
+        outputs, _, _ = self._forward(inputs, seeds)
+        terms = self._terms(outputs, labels, weights)
+        return tf.stack([tf.cast(term.denominator, tf.float64) for term in terms if term.kind == "exchanged"])
+
+    def _step(self, inputs: Any, labels: Any, weights: Any, seeds: Any, scales: Any, share: Any, first: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            outputs, added, scope = self._forward(inputs, seeds)
+            terms = self._terms(outputs, labels, weights)
+            losses = [term.numerator * tf.cast(scales[i], term.numerator.dtype) for i, term in enumerate(terms)]
+            parts = [loss * head.weight for loss, head in zip(losses, self._objective.losses, strict=True)]
+            if added is not None:
+                parts.append(added * tf.cast(share, added.dtype))
+            total = tf.add_n(parts)
+        gradients = self._gradients(tape, total)
+        changes = self._changes(scope, share, first)
+        counts = self._objective.metrics.count(labels, outputs)
+        return [*gradients, *changes, *counts, tf.stack([tf.cast(value, tf.float64) for value in (total, *losses)])]
+
+    def _gradients(self, tape: tf.GradientTape, total: Any) -> list[Any]:
+        targets = [variable._value for variable in self._variables.trainable]
+        gradients = tape.gradient(total, targets)
+        unreached = [v.path for v, gradient in zip(self._variables.trainable, gradients, strict=True) if gradient is None]
+        if unreached:
+            raise JobFailed(
+                f"no loss reaches the trainable variables {', '.join(unreached[:5])}"
+                f"{' and others' if len(unreached) > 5 else ''}: connect their layers to an output that has a loss, or set "
+                "trainable=False",
+                code="unreached_variable",
+            )
+        return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    def _changes(self, scope: keras.StatelessScope, share: Any, first: Any) -> list[Any]:
+        """This shard's part of the change of each state that a step changes: added up, a mean weighted by samples."""
+        new = [scope.get_current_value(variable) for variable in self._variables.state]
+        self._changed = tuple(index for index, value in enumerate(new) if value is not None)
+        return [_change(self._variables.state[index], new[index], share, first) for index in self._changed]
+
+
+def _change(variable: keras.Variable, new: Any, share: Any, first: Any) -> Any:
+    old = variable._value
+    if old.dtype.is_floating:
+        return (tf.cast(new, old.dtype) - old) * tf.cast(share, old.dtype)
+    if old.dtype.is_integer:
+        # A mean of whole numbers is none; shard 0 decides.
+        return tf.where(first, tf.cast(new, old.dtype) - old, tf.zeros_like(old))
+    raise JobFailed(f"state '{variable.path}' is {old.dtype.name}, which cannot be merged over shards", code="impure_model")
+
+
+def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def copy_into(views: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
+    """Copies a contribution's tensors to their places."""
+    for view, value in zip(views, values, strict=True):
+        np.copyto(view, value)

@@ -1,0 +1,87 @@
+"""The fixed binary tree in which shard gradients are added.
+
+The tree depends on the number of shards alone. A node covers shards [lo, hi) and is split at the largest power of two
+below its size, so that the tree over the first n shards is the tree over all of them with the others left out: a partial
+last batch changes no order. Whoever holds all of a node may add it up beforehand; the bits do not change.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
+    """Shards lo to hi - 1, a subtree of the summation tree."""
+
+    lo: int
+    hi: int
+
+    @property
+    def size(self) -> int:
+        return self.hi - self.lo
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.size == 1
+
+    def children(self) -> tuple[Node, Node]:
+        """The two nodes whose sum this one is; a leaf has none."""
+        middle = self.lo + (1 << ((self.size - 1).bit_length() - 1))
+        return Node(self.lo, middle), Node(middle, self.hi)
+
+    def leaves(self) -> Iterator[Node]:
+        return (Node(shard, shard + 1) for shard in range(self.lo, self.hi))
+
+
+def reduce(node: Node, values: Mapping[Node, Value], add: Callable[[Value, Value], Value]) -> Value:
+    """The sum of a node from the values of nodes that cover it, in the tree's order.
+
+    Raises:
+        KeyError: a shard of the node is in none of the values.
+    """
+    if node in values:
+        return values[node]
+    if node.is_leaf:
+        raise KeyError(f"no contribution for shard {node.lo}")
+    left, right = node.children()
+    return add(reduce(left, values, add), reduce(right, values, add))
+
+
+def cut(node: Node, limit: int) -> list[Node]:
+    """The largest nodes of at most `limit` shards that make up a node, in order."""
+    if node.size <= limit:
+        return [node]
+    left, right = node.children()
+    return cut(left, limit) + cut(right, limit)
+
+
+def share_out(shards: int, workers: int) -> list[list[Node]]:
+    """Nodes for each of `workers`, such that the most loaded one computes as few shards as it can.
+
+    Of the ways to reach that it takes the one with the largest nodes, since a node costs one contribution.
+    """
+    root = Node(0, shards)
+    limits = [1 << exponent for exponent in range(shards.bit_length(), -1, -1)]
+    plans = [_balance(cut(root, limit), workers) for limit in limits]
+    return min(plans, key=_heaviest)  # the first of equals: the largest nodes
+
+
+def _heaviest(plan: Iterable[list[Node]]) -> int:
+    return max(sum(node.size for node in nodes) for nodes in plan)
+
+
+def _balance(nodes: list[Node], workers: int) -> list[list[Node]]:
+    """Longest processing time first (Graham 1969)."""
+    loads = [(0, worker) for worker in range(workers)]
+    plan: list[list[Node]] = [[] for _ in range(workers)]
+    for node in sorted(nodes, key=lambda node: (-node.size, node.lo)):
+        load, worker = heapq.heappop(loads)
+        plan[worker].append(node)
+        heapq.heappush(loads, (load + node.size, worker))
+    return plan

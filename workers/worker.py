@@ -1,0 +1,155 @@
+"""A worker: builds the model, traces the gradient program, and computes what the trainer orders."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from gradwire.assignment import Assignment
+from gradwire.errors import GradwireError, JobFailed
+from gradwire.progress import ErrorView, Outcome
+from gradwire.spec.job import JobSpec
+from gradwire.storage import Storage
+from workers.binding import Binding
+from workers.computer import Accumulator, NodeComputer
+from workers.data.prefetch import Prefetcher
+from workers.exchange.client import SharedMemoryClient
+from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
+from workers.fingerprint import fingerprint
+from workers.layout import Layout
+from workers.objective import input_dtypes, make_objective
+from workers.program import GradientProgram
+from workers.rows import Rows
+
+HEARTBEAT_S = 1.0
+
+
+class Worker:
+    """Serves one start of a job's trainer, then is done.
+
+    The computing thread owns everything; the heartbeat thread only reads the phase.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.exchange_address = ""
+        self._assignment = assignment
+        self._spec = JobSpec.model_validate_json(assignment.spec_json)
+        self._computer: NodeComputer | None = None
+        self._ended = threading.Event()
+
+    def run(self) -> Outcome:
+        """Works until the trainer dismisses it or hangs up."""
+        client = self._connect()
+        threading.Thread(target=self._beat, args=(client,), name="heartbeat", daemon=True).start()
+        try:
+            return self._serve(client)
+        except GradwireError as error:
+            return _report(client, Failed(code=error.code, message=error.message, details=error.details))
+        except OSError as error:
+            return _report(client, Failed(code="exchange_lost", message=f"the exchange broke: {error}"))
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            return _report(client, Failed(code="internal", message=message, details=traceback.format_exc()))
+        finally:
+            self._ended.set()
+            client.close()
+
+    def _connect(self) -> SharedMemoryClient:
+        mine = self._assignment
+        hello = Hello(
+            token=mine.token,
+            job_id=mine.job_id,
+            generation=mine.generation,
+            worker_id=mine.worker_id,
+            pid=os.getpid(),
+            node=os.uname().nodename,
+        )
+        return SharedMemoryClient(Path(mine.exchange_address), hello)
+
+    def _beat(self, client: SharedMemoryClient) -> None:
+        with contextlib.suppress(OSError):  # the trainer has gone; the computing thread notices as well
+            while not self._ended.wait(HEARTBEAT_S):
+                client.send(Heartbeat(phase=self._computer.phase if self._computer else "trace"))
+
+    def _serve(self, client: SharedMemoryClient) -> Outcome:
+        started = time.monotonic()
+        rows = Rows.open(self._spec, self._assignment)
+        program, prefetcher = self._trace(rows)
+        trace_s = time.monotonic() - started
+        try:
+            welcome = client.receive()
+            if not isinstance(welcome, Welcome):
+                return Outcome(state="CANCELLED")
+            binding = self._bind(client, program, welcome)
+            computer = NodeComputer(program, rows, prefetcher, self._spec.training.seed)
+            slots = self._get_ready(client, program, trace_s)
+            self._computer = computer
+            return self._obey(client, computer, binding, slots)
+        finally:
+            prefetcher.close()
+
+    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher]:
+        storage = Storage(self._assignment.storage_url)
+        objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
+        program = GradientProgram(objective, xla=self._spec.training.xla == "on")
+        batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
+        for samples in rows.schedule.shard_sizes():
+            program.trace(batches.make(np.arange(samples, dtype=np.int64)))
+        return program, Prefetcher(lambda step, shard: batches.make(rows.schedule.ids(step, shard)))
+
+    def _bind(self, client: SharedMemoryClient, program: GradientProgram, welcome: Welcome) -> Binding:
+        layout = program.variables.layout()
+        if layout.digest() != welcome.layout_digest:
+            raise JobFailed("the trainer's model has other variables than this worker's", code="model_differs")
+        return Binding(program.variables.bound, layout.views(client.attach(welcome.segment).buffer))
+
+    def _get_ready(self, client: SharedMemoryClient, program: GradientProgram, trace_s: float) -> list[Accumulator]:
+        worker_id, layout = self._assignment.worker_id, program.contribution()
+        slots = _make_slots(client, f"slots-{worker_id}", layout, self._spec.training.shards)
+        document = {
+            "contribution": layout.to_json(),
+            "exchangedHeads": program.exchanged_heads,
+            "fingerprint": fingerprint(self._assignment.threads, self._spec.training.xla),
+            "traceSeconds": trace_s,
+        }
+        client.publish(f"ready-{worker_id}", json.dumps(document).encode())
+        client.send(Ready(segment=f"slots-{worker_id}", document=f"ready-{worker_id}"))
+        return slots
+
+    def _obey(
+        self, client: SharedMemoryClient, computer: NodeComputer, binding: Binding, slots: list[Accumulator]
+    ) -> Outcome:
+        while True:
+            word = client.receive()
+            match word:
+                case None:
+                    return Outcome(state="CANCELLED")
+                case Dismiss():
+                    return Outcome(state="SUCCEEDED")
+                case Work(key=key, denominators=denominators):
+                    binding.refresh()
+                    times = computer.compute(key.step, key.node, denominators, slots[key.slot])
+                    computer.phase = "exchange"
+                    client.send(Done(key, times.data_s, times.compute_s, times.copy_s))
+                case Count(key=key):
+                    binding.refresh()
+                    client.send(Counted(key, computer.denominators(key.step, key.node)))
+            computer.phase = "idle"
+
+
+def _make_slots(client: SharedMemoryClient, name: str, layout: Layout, count: int) -> list[Accumulator]:
+    buffer = client.create(name, count * layout.total_bytes).buffer
+    return [Accumulator(layout, buffer, slot * layout.total_bytes) for slot in range(count)]
+
+
+def _report(client: SharedMemoryClient, failed: Failed) -> Outcome:
+    with contextlib.suppress(OSError):  # the trainer has gone; the outcome says the same
+        client.send(failed)
+    return Outcome(state="FAILED", error=ErrorView(code=failed.code, message=failed.message, details=failed.details))
