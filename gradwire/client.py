@@ -233,7 +233,7 @@ class Client:
         uploaded = {
             field: FileRef(artifact=self.upload(path), label=file.label or path.name) for field, file, path in local
         }
-        return with_file_refs(spec, lambda field, file: uploaded.get(field, file))
+        return with_file_refs(spec, uploaded.get)
 
     def _events(self, job_id: str, cursor: int) -> Iterator[pb.JobEvent]:
         request = pb.WatchJobRequest(id=job_id, cursor=cursor)

@@ -1,4 +1,7 @@
-"""The training curve of a job: gathered from its events, drawn as a PNG."""
+"""The training curve of a job: gathered from its events, drawn as a PNG.
+
+Loads matplotlib: import it where a curve is wanted, not before.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from protos.gradwire.v1 import service_pb2 as pb
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LOSS = "loss"
 LOG_FROM_RATIO = 20.0
@@ -19,6 +24,8 @@ LOG_FROM_RATIO = 20.0
 COLORS = ("#2563a8", "#d9702b", "#3a8f5c", "#8b5fb0", "#b0403f", "#6b7280")
 SIZE_INCHES = (9.0, 4.2)
 DOTS_PER_INCH = 150
+TOTAL_COLOR = "#374151"
+LEGEND_COLUMNS = 4
 MANY_POINTS = 12
 """From here on the last point of each epoch makes a line of its own, over the fainter line of all points."""
 
@@ -72,9 +79,6 @@ def draw(curve: Curve, title: str, path: Path) -> None:
     """
     if curve.is_empty:
         raise ValueError("there is nothing to draw before the first step")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = [names for names in _panels(curve) if names]
     width = SIZE_INCHES[0] if len(panels) > 1 else SIZE_INCHES[0] * 0.62
     figure = Figure(figsize=(width, SIZE_INCHES[1]), layout="constrained", facecolor="white")
@@ -103,7 +107,7 @@ def _panels(curve: Curve) -> tuple[list[str], list[str]]:
 
 def _draw_panel(axes: Axes, curve: Curve, names: Sequence[str], label: str) -> None:
     for index, name in enumerate(names):
-        color = COLORS[index % len(COLORS)]
+        color = _color(names, index)
         _draw_training(axes, curve.training.get(name, ()), color, name)
         _draw_validation(axes, curve.validation.get(name, ()), color, name)
     values = [
@@ -111,7 +115,7 @@ def _draw_panel(axes: Axes, curve: Curve, names: Sequence[str], label: str) -> N
     ]
     if min(values) > 0 and max(values) / min(values) > LOG_FROM_RATIO and label == LOSS:
         axes.set_yscale("log")
-    elif label != LOSS and 0 <= min(values) and max(values) <= 1:
+    elif label != LOSS and min(values) >= 0 and max(values) <= 1:
         axes.set_ylim(top=1.01)
     axes.set_xlabel("step")
     axes.set_title(label, fontsize=10, loc="left", color="#374151")
@@ -120,6 +124,13 @@ def _draw_panel(axes: Axes, curve: Curve, names: Sequence[str], label: str) -> N
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.02)
     _legend(axes, names, has_validation=any(name in curve.validation for name in names))
+
+
+def _color(names: Sequence[str], index: int) -> str:
+    """Grey for the total loss, so that the heads have the same colours in both panels."""
+    if names[index] == LOSS:
+        return TOTAL_COLOR
+    return COLORS[(index - (names[0] == LOSS)) % len(COLORS)]
 
 
 def _draw_training(axes: Axes, points: Sequence[Point], color: str, name: str) -> None:
@@ -152,10 +163,8 @@ def _draw_validation(axes: Axes, points: Sequence[Point], color: str, name: str)
 
 def _legend(axes: Axes, names: Sequence[str], *, has_validation: bool) -> None:
     """Below the axes, where it hides nothing: a colour for each metric, a shape for training and validation."""
-    from matplotlib.lines import Line2D
-
     handles = [
-        Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=1.6, label=name) for index, name in enumerate(names)
+        Line2D([], [], color=_color(names, index), linewidth=1.6, label=name) for index, name in enumerate(names)
     ]
     if has_validation:
         handles.append(
@@ -165,7 +174,7 @@ def _legend(axes: Axes, names: Sequence[str], *, has_validation: bool) -> None:
         handles=handles,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.14),
-        ncols=min(len(handles), 3),
+        ncols=min(len(handles), LEGEND_COLUMNS),
         frameon=False,
         fontsize=8,
     )

@@ -1,6 +1,6 @@
 """Writes gradwire/keras_names.py, the names of Keras that the gate knows, from the installed Keras.
 
-Run it after a change of Keras's version: `python tests/generate_keras_names.py`, then `ruff format`. A unit test fails while
+Run it after a change of Keras's version: `python tests/generate_keras_names.py`, then `ruff format`. A test fails while
 the file is old.
 """
 
@@ -32,6 +32,7 @@ NO_METRICS = {"Metric", "MeanMetricWrapper"}
 # Operations with such an argument call it.
 CALLABLE_ARGUMENTS = {"f", "fn", "fun", "function", "pred", "cond", "body", "body_fun", "branches", "combine_fn"}
 OTHER_OPERATIONS = {"Function", "Operation", "AssociativeScan", "Cond", "ForiLoop", "JVP", "Map", "Scan", "Switch"}
+NO_PARTS = {"Initializer", "Regularizer", "Constraint"}
 QUANTIZED = ("Quantized", "AWQ", "GPTQ", "Int4")
 PRIVATE_LAYERS = (convnext.LayerScale, convnext.StochasticDepth, inception_resnet_v2.CustomScaleLayer)
 
@@ -133,9 +134,8 @@ def _bare_names() -> Iterator[str]:
     """What Keras finds without a module, where it expects an initialiser, a regulariser, a constraint or a policy."""
     for module in (initializers, regularizers, constraints, dtype_policies):
         for name, item in module.ALL_OBJECTS_DICT.items():
-            if item.__name__ not in {"Initializer", "Regularizer", "Constraint"}:
-                if not item.__name__.startswith(QUANTIZED):
-                    yield name
+            if not item.__name__.startswith(QUANTIZED) and item.__name__ not in NO_PARTS:
+                yield name
 
 
 def _function_paths() -> Iterator[tuple[str, str]]:
@@ -143,9 +143,9 @@ def _function_paths() -> Iterator[tuple[str, str]]:
         module, _, name = path.rpartition(".")
         if not inspect.isfunction(item) or name in ("get", "serialize", "deserialize"):
             continue
-        if module in ("keras.activations", "keras.losses", "keras.metrics"):
-            yield module, name
-        elif module == "keras.ops" and _is_unary(item):
+        if module in ("keras.activations", "keras.losses", "keras.metrics") or (
+            module == "keras.ops" and _is_unary(item)
+        ):
             yield module, name
 
 

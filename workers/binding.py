@@ -23,7 +23,6 @@ def share(view: np.ndarray) -> Any:
     return tf.experimental.dlpack.from_dlpack(view.__dlpack__())
 
 
-
 class Binding:
     """Variables that read from views of the weights buffer.
 

@@ -128,8 +128,9 @@ class NodeComputer:
         if names:
             ids = self._source.file_rows(self._schedule.ids(step, shard))
             raise JobFailed(
-                f"{_reading(names)} not finite in step {step + 1}, shard {shard} (rows {_few(ids)} of {self._source.name}): look at these "
-                "rows, lower the learning rate, or clip gradients (training.gradientClip)",
+                f"{_reading(names)} not finite in step {step + 1}, shard {shard}, rows {_few(ids)} of "
+                f"{self._source.name}: look at these rows, lower the learning rate, or clip gradients "
+                "(training.gradientClip)",
                 code="nonfinite",
                 details="\n".join(names),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from pathlib import Path
@@ -17,7 +16,7 @@ INSTRUCTION_SETS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw
 
 
 def fingerprint(threads: int, xla: str) -> dict[str, str]:
-    """Equal fingerprints give equal bits; intra-op threads, instruction set, oneDNN, versions and XLA all change them."""
+    """Equal fingerprints give equal bits: threads, instruction set, oneDNN, versions and XLA all change them."""
     device = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     return {
         "tensorflow": tf.__version__,
@@ -31,11 +30,6 @@ def fingerprint(threads: int, xla: str) -> dict[str, str]:
         "threads": str(threads),
         "xla": xla,
     }
-
-
-def fingerprint_digest(values: dict[str, str]) -> str:
-    """A short name of a fingerprint, for messages."""
-    return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:12]
 
 
 def _processor_flags() -> set[str]:

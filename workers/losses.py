@@ -17,7 +17,7 @@ from keras.src.losses.loss import apply_mask, reduce_weighted_values, squeeze_or
 from gradwire.errors import JobFailed
 
 Denominator = Literal["samples", "one", "exchanged"]
-"""samples: elements, which follow from the number of samples. one: a sum. exchanged: only the model or the data know."""
+"""samples: elements, as many as follow from the samples. one: a sum. exchanged: only model or data know."""
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum")
 
@@ -67,7 +67,7 @@ class HeadLoss:
             values = loss.call(y_true, y_pred)
             mask = _both(mask, get_keras_mask(values))
             values = keras.ops.convert_to_tensor(values, dtype=loss.dtype)
-            if not values.shape:  # reduced by the loss itself: a mean over its shard, by definition
+            if values.shape.rank == 0:  # reduced by the loss itself: a mean over its shard, by definition
                 count = tf.constant(samples, values.dtype)
                 return Terms(values * count, count, "samples", 1.0)
             numerator = reduce_weighted_values(values, sample_weight, mask, reduction="sum", dtype=loss.dtype)

@@ -1,7 +1,7 @@
 """The gradient program: one shard's gradients, state changes, metric counts and losses, traced by tf.function.
 
-The program reads the model's own variables, which are bound to the weights buffer; seeds come in and changed state goes out
-through `keras.StatelessScope`. What it returns has one meaning: added over the shards of a batch, it is the whole batch's.
+The program reads the model's own variables, which are bound to the weights buffer; seeds come in and changed state goes
+out through `keras.StatelessScope`. What it returns has one meaning: added over the shards, it is the whole batch's.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Objective:
 class Share:
     """One shard's part in its batch.
 
-    samples: of the shard. batch_samples: of the batch. denominators: of the whole batch, one for each head whose kind is
-    exchanged, in head order. is_first: whether it is shard 0, which alone contributes changes of whole-number state.
+    samples: of the shard. batch_samples: of the batch. denominators: of the whole batch, one for each head whose kind
+    is exchanged, in head order. is_first: whether it is shard 0, which alone contributes changes of whole-number state.
     """
 
     samples: int
@@ -85,10 +85,13 @@ class GradientProgram:
             JobFailed: a variable that no loss reaches, or an impure model.
         """
         inputs = self._arguments(batch)
-        scalars = self._scalars(seeds=np.zeros((len(self._variables.seeds), 2), np.int64), scales=None, share=1, first=True)
+        scalars = self._scalars(
+            seeds=np.zeros((len(self._variables.seeds), 2), np.int64), scales=None, share=1, first=True
+        )
         function = tf.function(self._step, jit_compile=self._xla, autograph=False)
         concrete = function.get_concrete_function(*inputs, *scalars)
-        check_pure(concrete, [v._value for v in self._variables.bound + self._variables.seeds])
+        known = [variable._value for variable in self._variables.bound + self._variables.seeds]
+        check_pure(concrete, known, {layer.name for layer in self._objective.model._flatten_layers()})
         self._traces[batch.samples] = concrete
         if self.exchanged_heads:
             counter = tf.function(self._count, autograph=False)
@@ -171,7 +174,9 @@ class GradientProgram:
         terms = self._terms(outputs, labels, weights)
         return tf.stack([tf.cast(term.denominator, tf.float64) for term in terms if term.kind == "exchanged"])
 
-    def _step(self, inputs: Any, labels: Any, weights: Any, seeds: Any, scales: Any, share: Any, first: Any) -> list[Any]:
+    def _step(
+        self, inputs: Any, labels: Any, weights: Any, seeds: Any, scales: Any, share: Any, first: Any
+    ) -> list[Any]:
         with tf.GradientTape() as tape:
             outputs, added, scope = self._forward(inputs, seeds)
             terms = self._terms(outputs, labels, weights)
@@ -188,12 +193,14 @@ class GradientProgram:
     def _gradients(self, tape: tf.GradientTape, total: Any) -> list[Any]:
         targets = [variable._value for variable in self._variables.trainable]
         gradients = tape.gradient(total, targets)
-        unreached = [v.path for v, gradient in zip(self._variables.trainable, gradients, strict=True) if gradient is None]
+        unreached = [
+            v.path for v, gradient in zip(self._variables.trainable, gradients, strict=True) if gradient is None
+        ]
         if unreached:
             raise JobFailed(
                 f"no loss reaches the trainable variables {', '.join(unreached[:5])}"
-                f"{' and others' if len(unreached) > 5 else ''}: connect their layers to an output that has a loss, or set "
-                "trainable=False",
+                f"{' and others' if len(unreached) > 5 else ''}: connect their layers to an output that has a loss, or "
+                "set trainable=False",
                 code="unreached_variable",
             )
         return [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -212,10 +219,13 @@ def _change(variable: keras.Variable, new: Any, share: Any, first: Any) -> Any:
     if old.dtype.is_integer:
         # A mean of whole numbers is none; shard 0 decides.
         return tf.where(first, tf.cast(new, old.dtype) - old, tf.zeros_like(old))
-    raise JobFailed(f"state '{variable.path}' is {old.dtype.name}, which cannot be merged over shards", code="impure_model")
+    raise JobFailed(
+        f"state '{variable.path}' is {old.dtype.name}, which cannot be merged over shards", code="impure_model"
+    )
 
 
 def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """TensorFlow's copies of named arrays."""
     return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
 
 

@@ -1,8 +1,8 @@
 """The fixed binary tree in which shard gradients are added.
 
 The tree depends on the number of shards alone. A node covers shards [lo, hi) and is split at the largest power of two
-below its size, so that the tree over the first n shards is the tree over all of them with the others left out: a partial
-last batch changes no order. Whoever holds all of a node may add it up beforehand; the bits do not change.
+below its size, so that the tree over the first n shards is the tree over all with the others left out: a partial last
+batch changes no order. Whoever holds all of a node may add it up beforehand; the bits do not change.
 """
 
 from __future__ import annotations

@@ -66,20 +66,20 @@ def export_model(client: Client, job_id: str, folder: Path, format_: str) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     if format_ == KERAS:
         path = folder / "model.keras"
-        client.download(("job", job_id, f"export/{KERAS}"), path)
+        client.download(job_id, f"export/{KERAS}", path)
         return path
     path = folder / SAVED_MODEL
     _require_replaceable(path)
     # Beside its later place, so that the last move is a rename.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         archive = Path(temporary, "saved_model.tar")
-        client.download(("job", job_id, f"export/{SAVED_MODEL}"), archive)
+        client.download(job_id, f"export/{SAVED_MODEL}", archive)
         _replace(path, extract(archive, Path(temporary, "extracted")))
     return path
 
 
 def extract(archive: Path, folder: Path) -> Path:
-    """Extracts a tar of one folder `saved_model`, refusing links, devices and paths that lead out; returns that folder."""
+    """Extracts a tar of one folder `saved_model`, and returns it; refuses devices and what leads out of the folder."""
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")

@@ -42,16 +42,15 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 """The first that fits; any other error is FAILED."""
 
 NEXT: tuple[tuple[type[GradwireError], str], ...] = (
-    (Unavailable, "start a server: gradwire serve    or name another: --server HOST:PORT"),
-    (NotFound, "see the jobs there are: gradwire jobs"),
+    (Unavailable, "gradwire serve"),
+    (NotFound, "gradwire jobs"),
     (AlreadyExists, "leave --request-id out, or take another"),
     (Unauthenticated, "give the server's token: --token-file FILE"),
-    (InvalidSpec, "correct the job file and submit it again"),
 )
 """What to do next, where the error has no note of its own."""
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(click.Abort):
     """The user stopped a command; the message says what goes on without it, its notes what to type next."""
 
 
@@ -93,15 +92,15 @@ def _named(error: BaseException, exit_code: int) -> tuple[str, str]:
         return "interrupted", str(error) or "interrupted"
     if isinstance(error, click.ClickException):
         return "usage", error.format_message()
-    if isinstance(error, OSError) and error.filename:
-        return "file", f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):
+        return "file", f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return "internal", f"{type(error).__name__}: {error}"
 
 
 def report(error: BaseException, *, is_json: bool) -> int:
     """Says on stderr what went wrong, under --json on stdout as well, and returns the exit code."""
     failure = failure_of(error)
-    if failure.code == "internal" and not isinstance(error, GradwireError | OSError):
+    if failure.code == "internal" and not isinstance(error, GradwireError):
         traceback.print_exception(error)  # a fault of this program: its place matters more than plain lines
     for line in _lines(failure):
         print(line, file=sys.stderr)
@@ -112,10 +111,10 @@ def report(error: BaseException, *, is_json: bool) -> int:
 
 def _lines(failure: Failure) -> list[str]:
     if len(failure.violations) > 1:
-        lines = [f"gradwire: the job is not valid: {len(failure.violations)} things are wrong"]
+        lines = [f"gradwire: {len(failure.violations)} things are wrong with the job"]
         lines += [f"  {_one(violation)}" for violation in failure.violations]
     elif failure.violations:
-        lines = [f"gradwire: the job is not valid: {_one(failure.violations[0])}"]
+        lines = [f"gradwire: {_one(failure.violations[0])}"]
     else:
         lines = [f"gradwire: {failure.message}"]
     return [*lines, f"  {failure.next}"] if failure.next else lines

@@ -18,6 +18,7 @@ def metric_text(name: str, value: float) -> str:
 
 
 def rate_text(examples_per_second: float) -> str:
+    """Such as 4,210 examples/s."""
     return f"{examples_per_second:,.0f} examples/s"
 
 
@@ -25,19 +26,29 @@ def duration_text(seconds: float) -> str:
     """Such as 0.4 s, 12 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 10:
         return f"{max(seconds, 0):.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def age_text(seconds: float) -> str:
+    """Such as 12 s ago, 3 min ago, 5 h ago, 2 d ago."""
+    for size_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size_s:
+            return f"{seconds // size_s:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
 def count_text(count: int, noun: str) -> str:
+    """Such as 1 worker, 2 workers."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def milliseconds_text(milliseconds: float) -> str:
+    """Such as 0.42 ms, 23.1 ms."""
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:,.1f} ms"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from gradwire.cli.remote import Remote, print_document, remote_options
@@ -23,7 +25,7 @@ def jobs(remote: Remote) -> None:
     if remote.is_json:
         print_document({"jobs": [job_view(job) for job in found]})
     elif found:
-        remote.console().print(job_list(found))
+        remote.console().print(job_list(found, datetime.now(UTC)))
     else:
         click.echo("no jobs yet")
         click.echo("  send one: gradwire submit examples/digits/job.yaml --watch")

@@ -24,7 +24,7 @@ def logs(remote: Remote, job: str) -> None:
     with tempfile.TemporaryDirectory(prefix="gradwire-logs-") as folder, remote.client() as client:
         job_id = client.get(job).id
         path = Path(folder, "log")
-        client.download(("job", job_id, "log"), path)
+        client.download(job_id, "log", path)
         with path.open(encoding="utf-8", errors="replace") as file:
             if remote.is_json:
                 print_document({"id": job_id, "lines": file.read().splitlines()})

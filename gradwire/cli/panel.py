@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -12,23 +13,23 @@ from rich.text import Text
 from gradwire.cli.tables import figure_table, metric_table, phase_table, state_text, time_text
 from protos.gradwire.v1 import service_pb2 as pb
 
+DIGEST_CHARS = 16
+"""Enough to compare by eye; --json has all."""
+
 
 def job_panel(job: pb.Job) -> RenderableType:
     """State and reason, error, metrics, workers, where time went, and what can be downloaded."""
-    parts: list[RenderableType] = [_state(job)]
-    if job.HasField("error"):
-        parts.append(_error(job))
-    if job.metrics or job.eval_metrics:
-        parts.append(metric_table(job))
-    parts.append(figure_table(job, _more(job)))
-    if sum(job.phase_ms.values()) > 0:
-        parts.append(phase_table(job))
-    if job.workers:
-        parts.append(_workers(job))
-    if following := _following(job):
-        parts += [Text(), Text("\n".join(following), "dim")]
+    parts = [
+        _error(job) if job.HasField("error") else None,
+        metric_table(job),
+        figure_table(job, _more(job)),
+        phase_table(job),
+        _workers(job) if job.workers else None,
+        Text("\n".join(_following(job)), "dim"),
+    ]
+    body = Group(_state(job), *[Padding(part, (1, 0, 0, 0)) for part in parts if part])
     title = Text.assemble((job.name, "bold"), "  ", (job.id, "dim"))
-    return Panel(Group(*parts), title=title, title_align="left", padding=(1, 2), expand=False)
+    return Panel(body, title=title, title_align="left", padding=(1, 2), expand=False)
 
 
 def _state(job: pb.Job) -> Text:
@@ -40,23 +41,26 @@ def _error(job: pb.Job) -> RenderableType:
     error = job.error
     where = [f"step {error.step}"] if error.step else []
     where += [f"worker {error.worker}"] if error.worker else []
-    text = Text.assemble("\n", (error.code, "bold red"), f"  {error.message}\n")
+    text = Text.assemble((error.code, "bold red"), f"  {error.message}")
     if where:
-        text.append(f"at {', '.join(where)}\n", "dim")
+        text.append(f"\nat {', '.join(where)}", "dim")
     if error.details:
-        text.append("\n" + error.details.rstrip() + "\n", "dim")
+        text.append("\n\n" + error.details.rstrip(), "dim")
     return text
 
 
 def _more(job: pb.Job) -> list[tuple[str, str]]:
     times = (("created", "created_at"), ("started", "started_at"), ("finished", "finished_at"))
     rows = [
-        (name, time_text(getattr(job, field).ToDatetime(UTC))) for name, field in times if job.HasField(field)  # type: ignore[arg-type]
+        (name, time_text(getattr(job, field).ToDatetime(UTC)))
+        for name, field in times
+        if job.HasField(field)  # type: ignore[arg-type]
     ]
     if job.checkpoint_step:
         rows.append(("checkpoint", f"after step {job.checkpoint_step:,}"))
     if job.weights_digest:
-        rows.append(("weights", f"SHA-256 {job.weights_digest} after step {job.weights_digest_step:,}"))
+        short = job.weights_digest[:DIGEST_CHARS]
+        rows.append(("weights", f"SHA-256 {short}… after step {job.weights_digest_step:,}"))
     if job.generation > 1:
         rows.append(("starts", f"{job.generation}"))
     if job.exports:

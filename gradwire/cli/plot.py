@@ -57,7 +57,7 @@ def plot_job(client: Client, job: pb.Job, path: Path) -> Curve:
         error.add_note(f"gradwire show {job.id}")
         raise error
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(curve, f"{job.name}", path)
+    draw(curve, f"{job.name}  {job.id}", path)
     return curve
 
 

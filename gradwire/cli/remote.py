@@ -40,10 +40,8 @@ class Remote:
         return Client(self.server, token_file=self.token_file, tls_cert=self.tls_cert)
 
     def console(self) -> Console:
-        """Where people read: stdout, or stderr when stdout is for a document."""
-        from rich.console import Console
-
-        return Console(stderr=self.is_json, highlight=False)
+        """Where people read."""
+        return reading_console(is_json=self.is_json)
 
 
 def remote_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -69,6 +67,13 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
         command(remote, **arguments)
 
     return with_remote
+
+
+def reading_console(*, is_json: bool) -> Console:
+    """Where people read: stdout, or stderr when stdout is for a document; prints names as they are, brackets too."""
+    from rich.console import Console
+
+    return Console(stderr=is_json, highlight=False, markup=False, emoji=False)
 
 
 def print_document(document: object) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
 
-NOTABLE_KINDS = ("state", "worker", "export", "warning")
-"""Events that deserve a line of their own; the others change the numbers."""
 MIN_RATE_STEPS = 3
 """Steps to have seen before the time that is left is guessed."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -25,18 +27,26 @@ def submit(remote: Remote, file: Path, is_watched: bool, request_id: str | None)
     from gradwire.spec.file import load
     from gradwire.view import job_view
 
-    try:
+    with _advice(file):
         spec = load(file)
-        with remote.client() as client:
+    with remote.client() as client:
+        with _advice(file):
             job = client.submit(spec, request_id=request_id)
-            if is_watched:
-                follow_to_end(remote, client, job)
-                return
-    except InvalidSpec as error:
-        error.add_note(f"correct {file} and type again: gradwire submit {file}")
-        raise
+        if is_watched:
+            follow_to_end(remote, client, job)
+            return
     if remote.is_json:
         print_document(job_view(job))
         return
     click.echo(f"{job.name}: submitted as job {job.id}")
     click.echo(f"  follow it: gradwire watch {job.id}")
+
+
+@contextmanager
+def _advice(file: Path) -> Iterator[None]:
+    """Adds to what is wrong with a job what to do about it."""
+    try:
+        yield
+    except InvalidSpec as error:
+        error.add_note(f"correct {file}, then: gradwire submit {file}")
+        raise

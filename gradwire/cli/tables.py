@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from gradwire.cli.figures import (
+    age_text,
     count_text,
     duration_text,
     head_order,
@@ -41,48 +43,52 @@ def state_text(job: pb.Job) -> Text:
     return Text(word, STATE_STYLES.get(word, ""))
 
 
-def job_list(jobs: Sequence[pb.Job]) -> RenderableType:
-    """One line for each job."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def job_list(jobs: Sequence[pb.Job], now: datetime) -> RenderableType:
+    """One line for each job; where the terminal is narrow, names and reasons are cut."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("job", no_wrap=True)
-    table.add_column("name", overflow="ellipsis", no_wrap=True)
+    table.add_column("name", overflow="ellipsis")
     table.add_column("state", no_wrap=True)
     table.add_column("step", justify="right", no_wrap=True)
     table.add_column("loss", justify="right", no_wrap=True)
     table.add_column("created", no_wrap=True)
-    table.add_column("why", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("why", overflow="ellipsis")
     for job in jobs:
         table.add_row(
             job.id,
-            Text(job.name),
+            Text(job.name, no_wrap=True),
             state_text(job),
             f"{job.step}/{job.total_steps}" if job.total_steps else "",
             metric_text("loss", job.metrics["loss"]) if "loss" in job.metrics else "",
-            time_text(job.created_at.ToDatetime(UTC)) if job.HasField("created_at") else "",
-            Text(job.error.message or job.state_reason),
+            _age(job, now),
+            Text(job.error.message or job.state_reason, no_wrap=True),
         )
     return table
 
 
+def _age(job: pb.Job, now: datetime) -> str:
+    if not job.HasField("created_at"):
+        return ""
+    return age_text((now - job.created_at.ToDatetime(UTC)).total_seconds())
+
+
 def time_text(moment: datetime) -> str:
-    """A time of day on this machine's clock."""
+    """Date and time on this machine's clock."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def result(job: pb.Job, files: Sequence[tuple[str, str]] = ()) -> RenderableType:
     """How a job went: metrics, figures, where a step's time went, and named files."""
-    parts: list[RenderableType] = [Text.assemble((job.name, "bold"), "  ", state_text(job), "  ", (job.id, "dim"))]
-    if job.metrics or job.eval_metrics:
-        parts.append(metric_table(job))
-    parts.append(figure_table(job, files))
-    if sum(job.phase_ms.values()) > 0:
-        parts.append(phase_table(job))
-    return Group(*parts)
+    title = Text.assemble((job.name, "bold"), "  ", state_text(job), "  ", (job.id, "dim"))
+    parts = [metric_table(job), figure_table(job, files), phase_table(job)]
+    return Group(Text(), title, *[Padding(part, (1, 0, 0, 0)) for part in parts if part is not None], Text())
 
 
-def metric_table(job: pb.Job) -> Table:
-    """Training and validation side by side, the main head first."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def metric_table(job: pb.Job) -> Table | None:
+    """Training and validation side by side, the main head first; None before there are any."""
+    if not job.metrics and not job.eval_metrics:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("")
     table.add_column("training", justify="right")
     if job.eval_metrics:
@@ -99,7 +105,8 @@ def figure_table(job: pb.Job, files: Sequence[tuple[str, str]] = ()) -> Table:
     if job.examples_per_second:
         rows.append(("speed", rate_text(job.examples_per_second)))
     if job.workers:
-        rows.append(("workers", count_text(len(job.workers), "worker")))
+        alive = [worker for worker in job.workers if worker.state != "DEAD"]
+        rows.append(("workers", str(len(alive or job.workers))))
     if job.HasField("started_at") and job.HasField("finished_at"):
         passed = job.finished_at.ToDatetime(UTC) - job.started_at.ToDatetime(UTC)
         rows.append(("duration", duration_text(passed.total_seconds())))
@@ -116,10 +123,12 @@ def _steps(job: pb.Job) -> str:
     return f"{job.step:,} of {job.total_steps:,}{epochs}"
 
 
-def phase_table(job: pb.Job) -> Table:
-    """Where the time of a step went: mean milliseconds and share of each phase."""
+def phase_table(job: pb.Job) -> Table | None:
+    """Where the time of a step went: mean milliseconds and share of each phase; None before the first step."""
     total = sum(job.phase_ms.values())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    if not total > 0:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("time of a step")
     table.add_column(milliseconds_text(total), justify="right")
     table.add_column("100 %", justify="right")

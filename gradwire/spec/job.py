@@ -144,7 +144,11 @@ class ValidationSpec(Part):
         return self
 
 
-Keyed = Annotated[dict[str, str], BeforeValidator(_keyed)]
+def _for_only(value: object) -> object:
+    return {ONLY: value} if isinstance(value, str) else value
+
+
+Keyed = Annotated[dict[str, str], BeforeValidator(_for_only)]
 
 
 class DataSpec(Part):
@@ -171,7 +175,7 @@ class EarlyStopping(Part):
     """Stops after `patience` evaluations in which `monitor` did not improve by `min_delta`."""
 
     patience: Annotated[int, Field(ge=1, le=10_000)]
-    monitor: str = "loss"
+    monitor: Annotated[str, Field(min_length=1)] = "loss"
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
@@ -181,7 +185,7 @@ class CheckpointSpec(Part):
     every_steps: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
     """Steps between checkpoints; 0 for the end of each epoch."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
-    monitor: str = "loss"
+    monitor: Annotated[str, Field(min_length=1)] = "loss"
     """The evaluation's (without one: the training's) metric that decides which checkpoint is the best."""
     mode: Literal["min", "max"] = "min"
 

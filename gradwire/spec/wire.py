@@ -1,7 +1,7 @@
 """A specification as protobuf and back, without loss: Keras configs travel as JSON text, so that 32 stays 32.
 
 In a message that another client made, a field at protobuf's zero is one that was not set wherever zero is no value of
-the field; it takes the default. A loss's `weight` is always a value.
+the field; it takes the default. A loss's `weight` that is not set is 1.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def from_proto(message: pb.JobSpec) -> job.JobSpec:
     document: dict[str, Any] = {
         "name": message.name,
         "loss": {
-            key: {**_read_object(loss.object, ("loss", key), found), "weight": loss.weight}
+            key: {**_read_object(loss.object, ("loss", key), found), "weight": loss.weight if loss.HasField("weight") else 1.0}
             for key, loss in message.loss.items()
         },
         "metrics": {

@@ -1,1 +1,1 @@
-"""The gRPC API: servicer, interceptors, server."""
+"""The gRPC API: decodes a request, calls, encodes the answer."""

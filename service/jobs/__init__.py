@@ -1,1 +1,1 @@
-"""The life of a job: states, queue, supervision."""
+"""A job as the coordinator knows it: its record, its states, its events."""

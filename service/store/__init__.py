@@ -1,1 +1,1 @@
-"""The job store."""
+"""Where jobs and their events are kept."""

@@ -176,7 +176,7 @@ class Crew:
 
     def _publish(self) -> None:
         present = [self.members[worker_id].view for worker_id in sorted(self.members)]
-        self.views = tuple([*self._departed, *present])
+        self.views = (*self._departed, *present)
 
 
 def _disagreement(terms: Terms, other: Terms) -> str | None:
@@ -185,5 +185,7 @@ def _disagreement(terms: Terms, other: Terms) -> str | None:
         return "its model has other variables or metrics than the first worker's"
     for name, value in terms.fingerprint.items():
         if other.fingerprint.get(name) != value:
-            return f"its {name} is {other.fingerprint.get(name)}, the job's {value}: its gradients would have other bits"
+            return (
+                f"its {name} is {other.fingerprint.get(name)}, the job's {value}: its gradients would have other bits"
+            )
     return None

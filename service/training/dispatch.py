@@ -110,8 +110,8 @@ class Dispatch:
         self._failures[shard] = self._failures.get(shard, 0) + 1
         if self._failures[shard] >= MAX_SHARD_FAILURES:
             raise JobFailed(
-                f"shard {shard} of step {self._step} ended {MAX_SHARD_FAILURES} workers one after the other; look at its "
-                "samples and at the workers' memory",
+                f"shard {shard} of step {self._step} ended {MAX_SHARD_FAILURES} workers one after the other; look at "
+                "its samples and at the workers' memory",
                 code="shard_failed",
             )
 

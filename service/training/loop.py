@@ -154,7 +154,7 @@ class Loop:
     def _count_times(
         self, contributions: Mapping[Node, Contribution], gather_s: float, sum_s: float, apply_s: float
     ) -> None:
-        """Workers run beside each other: the slowest one's data and computing count, the rest of the wait is exchange."""
+        """Workers run beside each other: the slowest one's data and computing count, the rest of the wait is exchange"""
         by_worker: dict[str, tuple[float, float]] = {}
         for item in contributions.values():
             data_s, compute_s = by_worker.get(item.worker_id, (0.0, 0.0))

@@ -121,4 +121,3 @@ class Rounds:
     def _look_around(self) -> None:
         self.crew.drop_silent()
         self.interrupt()
-

@@ -34,16 +34,16 @@ class Saver:
         """Copies the state after `step` and hands it to the writer.
 
         Raises:
-            JobFailed: the state is not finite, and the checkpoints before it stay (code `nonfinite`); a newer start of the
-                trainer has taken over (code `superseded`).
+            JobFailed: the state is not finite, and the checkpoints before it stay (code `nonfinite`); a newer start of
+                the trainer has taken over (code `superseded`).
         """
         self.tell()
         tensors = {**self.weights.copies(), **self.optimizer.copies()}
         bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
         if bad:
             raise JobFailed(
-                f"after step {step} {bad[0]} is not finite; the checkpoint before it stays. Lower the learning rate, or clip "
-                "gradients (training.gradientClip)",
+                f"after step {step} {bad[0]} is not finite; the checkpoint before it stays. Lower the learning rate, or "
+                "clip gradients (training.gradientClip)",
                 code="nonfinite",
                 details="\n".join(bad),
             )

@@ -16,7 +16,8 @@ Sections = list[np.ndarray]
 class Summation:
     """The sum over a step's shards, in a buffer of its own that the optimiser reads.
 
-    Contributions are added in place: a slot belongs to the trainer from a worker's word that it is done to the next order.
+    Contributions are added in place: a slot belongs to the trainer from a worker's word that it is done to the next
+    order.
     """
 
     def __init__(self, layout: Layout) -> None:

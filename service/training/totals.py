@@ -33,7 +33,7 @@ class EpochTotals:
         self._samples += samples
         self._losses += batch[LOSS][: len(self._names)] * samples
         for total, tensor in zip(self._counts, self._metrics.tensors, strict=True):
-            total += batch[tensor.name]
+            np.add(total, batch[tensor.name], out=total)
 
     def values(self) -> dict[str, float]:
         """Loss and metrics so far, empty before the first batch."""

@@ -230,4 +230,3 @@ class Trainer:
         self._reporter.update(workers=self._crew.views)
         self._reporter.emit("warning" if is_warning else "worker", message)
         log.info("worker", job=self._assignment.job_id, what=message)
-

@@ -18,6 +18,9 @@ from gradwire.keras_gate import REFUSED, violations_of_text
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import generate_keras_names
 
+pytestmark = pytest.mark.integration
+
+
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "Activation": {"activation": "gelu"},
     "AdaptiveAveragePooling1D": {"output_size": 2},

@@ -7,7 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.exchange.messages import (
-    Codec, Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Key, Malformed, Ready, Refused, Welcome, Word, Work,
+    Codec,
+    Count,
+    Counted,
+    Dismiss,
+    Done,
+    Failed,
+    Heartbeat,
+    Hello,
+    Key,
+    Malformed,
+    Ready,
+    Refused,
+    Welcome,
+    Word,
+    Work,
 )  # fmt: skip
 from workers.tree import Node
 

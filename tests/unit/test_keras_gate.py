@@ -165,8 +165,10 @@ def test_a_message_says_what_where_why_and_what_to_do() -> None:
     assert faults(model(DENSE, layer("Lambda", function=BYTECODE))) == [
         (
             "model.keras.config.layers[2]",
-            "'dense_1': Lambda runs Python code; write it as a layer of its own and use model.python, or ask "
-            "the operator for --trust PACKAGE",
+            (
+                "'dense_1': Lambda runs Python code; write it as a layer of its own and use model.python, or ask "
+                "the operator for --trust PACKAGE"
+            ),
         )
     ]
 

@@ -12,9 +12,10 @@ SHARDS = st.integers(1, 65)
 
 
 def leaves(count: int, seed: int) -> dict[Node, np.ndarray]:
-    values = np.random.default_rng(seed).standard_normal((count, 3)) * 10.0 ** np.arange(-3, 3)[
-        np.random.default_rng(seed + 1).integers(0, 6, (count, 1))
-    ]
+    values = (
+        np.random.default_rng(seed).standard_normal((count, 3))
+        * 10.0 ** np.arange(-3, 3)[np.random.default_rng(seed + 1).integers(0, 6, (count, 1))]
+    )
     return {Node(shard, shard + 1): values[shard].astype(np.float32) for shard in range(count)}
 
 

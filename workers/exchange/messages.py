@@ -96,7 +96,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Worker to trainer: for each shard of the node in order, the denominators of the heads that need them exchanged."""
+    """Worker to trainer: shard by shard of the node, the denominators of the heads that need them exchanged."""
 
     key: Key
     denominators: tuple[float, ...]

@@ -102,7 +102,7 @@ def _foreign(config: Any) -> Iterator[tuple[str, str]]:
         is_function = config.get("class_name") == "function"
         name = str(config.get("config") if is_function else config.get("registered_name") or config.get("class_name"))
         module = str(config.get("module") or "")
-        is_foreign = ">" in name or module.split(".")[0] not in ("", "keras", "builtins")
+        is_foreign = ">" in name or module.split(".", maxsplit=1)[0] not in ("", "keras", "builtins")
         if "class_name" in config and is_foreign:
             yield module, name
         for value in config.values():
@@ -118,12 +118,14 @@ def _check_built(model: keras.Model) -> None:
             f"the Sequential model {model.name!r} has no input shape; make keras.Input(shape=...) its first layer",
             code="model_not_built",
         )
-    if not model.built:
-        raise JobFailed(
-            f"the model {model.name!r} is not built; call model.build(input_shape), or the model on a batch of zeros, "
-            "before returning it",
-            code="model_not_built",
-        )
+    for layer in model._flatten_layers():
+        # `build` of a subclassed model says that it is built, and leaves its layers as they are.
+        if not layer.built:
+            raise JobFailed(
+                f"{layer.name!r} of {type(model).__name__} is not built; call the model on a batch of zeros before "
+                "returning it, and leave out layers that it does not use",
+                code="model_not_built",
+            )
 
 
 def _check_step(model: keras.Model) -> None:

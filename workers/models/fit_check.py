@@ -51,6 +51,8 @@ def check_fit(model: keras.Model, heads: Heads, spec: JobSpec, arrays: Mapping[s
     for name, loss in resolve(spec.loss, heads.output_names, field="loss", what="output").items():
         _check_label(name, loss, tuple(outputs[name].shape), labels[name], arrays[labels[name]])
         weight = arrays[weights[name]] if name in weights else None
+        if weight is not None and not _is_free(loss):
+            _check_weight(name, tuple(outputs[name].shape), weights[name], weight)
         _check_loss(name, loss, outputs[name], arrays[labels[name]], weight)
 
 
@@ -78,12 +80,11 @@ def _labels(heads: Heads, spec: JobSpec, arrays: Mapping[str, ArrayInfo]) -> dic
 def _sample_weights(heads: Heads, spec: JobSpec, arrays: Mapping[str, ArrayInfo]) -> dict[str, str]:
     """Output name to array; the key "" is for every output that is not named."""
     given = dict(spec.data.sample_weights)
-    everywhere = given.pop(ONLY, None)
-    weights = dict.fromkeys(heads.output_names, everywhere) if everywhere is not None else {}
+    everywhere = [given.pop(ONLY)] if ONLY in given else []
+    weights = {name: array for array in everywhere for name in heads.output_names}
     weights |= resolve(given, heads.output_names, field="data.sampleWeights", what="output")
-    named = {name: array for name, array in weights.items() if array is not None}
-    _check_arrays("data.sampleWeights", named, arrays)
-    return named
+    _check_arrays("data.sampleWeights", weights, arrays)
+    return weights
 
 
 def _check_arrays(field: str, given: Mapping[str, str], arrays: Mapping[str, ArrayInfo]) -> None:
@@ -137,8 +138,7 @@ def _check_label(name: str, loss: LossSpec, output: Shape, array: str, info: Arr
     """Keras broadcasts what should not be; its usual losses take labels of one shape only."""
     label, wanted = (None, *info.shape), output
     where = f"labels {array!r} of output {name!r} have {_text(info.shape)}, the output has {_text(output[1:])}"
-    known = canonical("loss", loss.name)
-    is_free = known in FREE or loss.config.get("axis", -1) != -1
+    known, is_free = canonical("loss", loss.name), _is_free(loss)
     if info.dtype.kind in "OSUV":
         raise JobFailed(f"data.labels.{name}: array {array!r} has dtype {info.dtype}, no numbers", code=MISMATCH)
     if known in SPARSE:
@@ -153,8 +153,12 @@ def _check_label(name: str, loss: LossSpec, output: Shape, array: str, info: Arr
             f"{where}; {loss.name} takes one-hot labels: use sparse_categorical_crossentropy for class numbers",
             code=MISMATCH,
         )
-    if ">" not in loss.name and not is_free and not _fits(wanted, label):
+    if not is_free and not _fits(wanted, label):
         raise JobFailed(f"{where}; {loss.name} takes labels of {_text(wanted[1:])}", code=MISMATCH)
+
+
+def _is_free(loss: LossSpec) -> bool:
+    return ">" in loss.name or canonical("loss", loss.name) in FREE or loss.config.get("axis", -1) != -1
 
 
 def _fits(wanted: Shape, given: Shape) -> bool:
@@ -164,6 +168,18 @@ def _fits(wanted: Shape, given: Shape) -> bool:
     if len(given) == len(wanted) - 1:
         return wanted[-1] == 1 and _agrees(wanted[:-1], given)
     return _agrees(wanted, given)
+
+
+def _check_weight(name: str, output: Shape, array: str, info: ArrayInfo) -> None:
+    """A usual loss has one value for each row, or each position of a row: the output's shape but its last axis."""
+    values = output[:-1]
+    if (info.shape in ((), (1,)) and len(values) <= 2) or _fits(values, (None, *info.shape)):
+        return
+    raise JobFailed(
+        f"data.sampleWeights.{name}: sample weights {array!r} have {_text(info.shape)}, the loss has values of "
+        f"{_text(values[1:])}",
+        code=MISMATCH,
+    )
 
 
 def _check_loss(

@@ -122,7 +122,7 @@ def _shapes(model: keras.Model) -> Any:
     shapes = model._build_shapes_dict
     if not model.built or not shapes:
         raise JobFailed(
-            f"the model {model.name!r} is not built; call model.build(input_shape), or the model on one batch of zeros",
+            f"the model {model.name!r} is not built; call it on a batch of zeros",
             code="model_not_built",
         )
     if len(shapes) > 1:

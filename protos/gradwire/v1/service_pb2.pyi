@@ -170,7 +170,7 @@ class Job(_message.Message):
     total_steps: _builtins.int
     epoch: _builtins.int
     weights_digest: _builtins.str
-    """SHA-256 over the weights after the last committed step; set when a job ends and at every checkpoint."""
+    """SHA-256 over the weights after the last committed step; set when a job ends."""
     weights_digest_step: _builtins.int
     """The step that weights_digest belongs to."""
     spec_digest: _builtins.str

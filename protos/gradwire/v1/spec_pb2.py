@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"D\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x80\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12*\n\x06python\x18\x03 \x01(\x0b\x32\x18.gradwire.v1.PythonModelH\x00\x42\x08\n\x06source\"]\n\x0bPythonModel\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\x9f\x03\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"N\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\x92\x03\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"E\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\x82\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"T\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x80\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12*\n\x06python\x18\x03 \x01(\x0b\x32\x18.gradwire.v1.PythonModelH\x00\x42\x08\n\x06source\"]\n\x0bPythonModel\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\x9f\x03\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"N\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\x92\x03\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"E\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\x82\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,35 +50,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KERASOBJECT']._serialized_start=516
   _globals['_KERASOBJECT']._serialized_end=564
   _globals['_LOSSSPEC']._serialized_start=566
-  _globals['_LOSSSPEC']._serialized_end=634
-  _globals['_METRICLIST']._serialized_start=636
-  _globals['_METRICLIST']._serialized_end=689
-  _globals['_MODELSPEC']._serialized_start=692
-  _globals['_MODELSPEC']._serialized_end=820
-  _globals['_PYTHONMODEL']._serialized_start=822
-  _globals['_PYTHONMODEL']._serialized_end=915
-  _globals['_FILEREF']._serialized_start=917
-  _globals['_FILEREF']._serialized_end=996
-  _globals['_DATASPEC']._serialized_start=999
-  _globals['_DATASPEC']._serialized_end=1414
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1268
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1313
-  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1315
-  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1360
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1362
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1414
-  _globals['_DATASOURCE']._serialized_start=1416
-  _globals['_DATASOURCE']._serialized_end=1494
-  _globals['_VALIDATIONSPEC']._serialized_start=1496
-  _globals['_VALIDATIONSPEC']._serialized_end=1580
-  _globals['_TRAININGSPEC']._serialized_start=1583
-  _globals['_TRAININGSPEC']._serialized_end=1985
-  _globals['_GRADIENTCLIP']._serialized_start=1987
-  _globals['_GRADIENTCLIP']._serialized_end=2030
-  _globals['_EARLYSTOPPING']._serialized_start=2032
-  _globals['_EARLYSTOPPING']._serialized_end=2101
-  _globals['_CHECKPOINTSPEC']._serialized_start=2103
-  _globals['_CHECKPOINTSPEC']._serialized_end=2185
-  _globals['_RESOURCESPEC']._serialized_start=2188
-  _globals['_RESOURCESPEC']._serialized_end=2318
+  _globals['_LOSSSPEC']._serialized_end=650
+  _globals['_METRICLIST']._serialized_start=652
+  _globals['_METRICLIST']._serialized_end=705
+  _globals['_MODELSPEC']._serialized_start=708
+  _globals['_MODELSPEC']._serialized_end=836
+  _globals['_PYTHONMODEL']._serialized_start=838
+  _globals['_PYTHONMODEL']._serialized_end=931
+  _globals['_FILEREF']._serialized_start=933
+  _globals['_FILEREF']._serialized_end=1012
+  _globals['_DATASPEC']._serialized_start=1015
+  _globals['_DATASPEC']._serialized_end=1430
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1284
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1329
+  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1331
+  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1376
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1378
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1430
+  _globals['_DATASOURCE']._serialized_start=1432
+  _globals['_DATASOURCE']._serialized_end=1510
+  _globals['_VALIDATIONSPEC']._serialized_start=1512
+  _globals['_VALIDATIONSPEC']._serialized_end=1596
+  _globals['_TRAININGSPEC']._serialized_start=1599
+  _globals['_TRAININGSPEC']._serialized_end=2001
+  _globals['_GRADIENTCLIP']._serialized_start=2003
+  _globals['_GRADIENTCLIP']._serialized_end=2046
+  _globals['_EARLYSTOPPING']._serialized_start=2048
+  _globals['_EARLYSTOPPING']._serialized_end=2117
+  _globals['_CHECKPOINTSPEC']._serialized_start=2119
+  _globals['_CHECKPOINTSPEC']._serialized_end=2201
+  _globals['_RESOURCESPEC']._serialized_start=2204
+  _globals['_RESOURCESPEC']._serialized_end=2334
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,78 @@
+# Every target does its own set-up. It needs make and Python 3.11; everything else goes into .venv.
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+IS_PYTHON_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
+
+# The interpreter that makes .venv; `make install PYTHON=/path/to/python3.11` overrides the search.
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types arrows protos protos-check format lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## Make .venv with the locked packages and Gradwire itself.
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@if ! $(BIN)/python -c '$(IS_PYTHON_3_11)' 2>/dev/null; then \
+	    for candidate in $(CANDIDATES); do \
+	        if "$$candidate" -c '$(IS_PYTHON_3_11)' 2>/dev/null; then found="$$candidate"; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "error: no Python 3.11 among: $(CANDIDATES)." >&2; \
+	        echo "       Install it, or name it: make install PYTHON=/path/to/python3.11" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "install: making .venv with $$found"; \
+	    "$$found" -m venv --clear .venv; \
+	fi
+	@echo "install: fetching and checking the packages of requirements.lock (TensorFlow is large: up to a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "install: adding Gradwire itself, as an editable package"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+	@echo "install: done; the command is $(BIN)/gradwire"
+
+demo: $(INSTALLED) ## Train a small model on a server of its own, and show it.
+	@$(BIN)/gradwire demo
+
+test: lint types arrows protos-check ## Run every check, then every test that needs no Docker.
+	@echo "test: pytest"
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style and format (ruff).
+	@echo "lint: ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --diff .
+
+types: $(INSTALLED) ## Check types (mypy, strict).
+	@echo "types: mypy"
+	@$(BIN)/mypy
+
+arrows: $(INSTALLED) ## Check which folder imports which (import-linter).
+	@echo "arrows: import-linter"
+	@$(BIN)/lint-imports --no-logo
+
+protos: $(INSTALLED) ## Generate the Python code of the .proto files anew.
+	@$(BIN)/python -m protos.generate
+
+protos-check: $(INSTALLED) ## Check the .proto files, and that the committed code is theirs (buf lint).
+	@echo "protos: buf lint, and generated code"
+	@$(BIN)/buf lint protos
+	@$(BIN)/python -m protos.generate --check
+
+format: $(INSTALLED) ## Format the code and put imports in order.
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+
+lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml; packages that still fit keep their version.
+	@echo "lock: pip-compile"
+	@$(BIN)/pip-compile --quiet --allow-unsafe --extra=compute --extra=dev --extra=service --generate-hashes \
+	    --no-emit-find-links --no-emit-index-url --output-file=requirements.lock --strip-extras pyproject.toml
+
+clean: ## Remove caches and what builds leave behind; .venv stays.
+	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,70 @@
+"""The display of a job where nothing can move: a pipe, a file, a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from gradwire.cli.display import NOTABLE_KINDS, notable_text, progress_parts
+from gradwire.cli.status import Status, after
+from protos.gradwire.v1 import service_pb2 as pb
+
+LINE_INTERVAL_S = 1.0
+"""At least so long between two lines of progress."""
+
+
+class LineDisplay:
+    """Plain lines, at most one of progress in `LINE_INTERVAL_S`, each with the seconds since the start."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._started_s = clock()
+        self._status = Status()
+        self._printed_s = float("-inf")
+        self._is_behind = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._catch_up()
+
+    def stage(self, text: str) -> None:
+        """Prints the text; may be called by any thread."""
+        self._line(text)
+
+    def job(self, name: str, heads: list[str]) -> None:
+        """Takes the names."""
+        self._status = replace(self._status, name=name, heads=tuple(heads))
+
+    def event(self, event: pb.JobEvent) -> None:
+        """Prints a notable event at once, progress if it is time."""
+        status = after(self._status, event)
+        if event.kind in NOTABLE_KINDS:
+            self._catch_up()
+            self._line(notable_text(event, status))
+        self._status = status
+        if event.kind == "progress":
+            self._is_behind = True
+            if self._clock() - self._printed_s >= LINE_INTERVAL_S:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._is_behind:
+            self._is_behind = False
+            self._printed_s = self._clock()
+            self._line("   ".join(progress_parts(self._status)))
+
+    def _line(self, text: str) -> None:
+        # Not wrapped: a line is one record for whoever reads the output by program.
+        elapsed = f"{self._clock() - self._started_s:6.1f} s"
+        self._console.print(f"{elapsed}  {text}", markup=False, soft_wrap=True)
+        self._console.file.flush()

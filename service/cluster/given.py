@@ -1,0 +1,45 @@
+"""Somebody else's Ray, which the service uses and leaves as it found it."""
+
+from __future__ import annotations
+
+import os
+
+import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import AuthenticationTokenLoader, Config
+
+from gradwire.errors import GradwireError
+from service import ray_token
+from service.cluster import access, driver
+
+
+class GivenRay:
+    """A connection to the cluster at `address`, HOST:PORT of its GCS server; this machine runs one of its nodes."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._undo: dict[str, str | None] = {}
+
+    def start(self) -> None:
+        """Connects. Raises GradwireError where no token is set, nothing answers, or the token does not fit."""
+        if "://" in self._address or ":" not in self._address:
+            raise GradwireError(f"--ray {self._address}: give HOST:PORT of the cluster's GCS server, such as 10.0.0.5:6379")
+        token = ray_token.given_token(os.environ)
+        self._undo = ray_token.apply({ray_token.MODE_VARIABLE: "token"}, os.environ)
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+        if not is_token_auth_enabled():
+            raise GradwireError("this Ray cannot use a token; install Ray 2.60")
+        access.prove(self._address, token)
+        try:
+            driver.connect(self._address)
+        except Exception as error:
+            raise GradwireError(
+                f"Ray at {self._address} answers, but this process cannot join it: {error}. Run a node of the cluster "
+                f"on this machine: ray start --address={self._address}"
+            ) from error
+
+    def stop(self) -> None:
+        """Disconnects; the cluster ends what this process started."""
+        ray.shutdown()
+        ray_token.apply(self._undo, os.environ)

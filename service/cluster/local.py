@@ -1,0 +1,192 @@
+"""A Ray of our own on this machine: started without what we do not use, behind a token, on loopback, and removed whole.
+
+Ray's public `ray.init()` starts five helpers that are of no use here and take a second from every start, so its `Node`
+is used as `ray.cluster_utils` does. That is not public: pyproject.toml holds Ray at one minor version, and
+tests/integration/test_cluster.py shows what has to hold at the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray._private import ray_constants
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+from ray._raylet import AuthenticationTokenLoader, Config
+
+from gradwire.errors import GradwireError
+from service import ray_token
+from service.cluster import access, driver
+from service.process import ENVIRONMENT
+
+LOOPBACK = "127.0.0.1"
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Nothing large goes through it; Ray takes no less than 75 MB."""
+
+FOLDER_PREFIX = "gradwire-ray-"
+FOLDER_NOTE = "ray_folder"
+"""In the state folder: the path of Ray's own folder, for a start after a stop that did not come to its end."""
+MAX_FOLDER_CHARACTERS = 40
+"""Ray adds up to 65 to it for its sockets, and a socket's path has at most 107."""
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+
+SYSTEM_CONFIG = {
+    # Idle Python workers, one per CPU, would start beside the processes that are being warmed.
+    "enable_worker_prestart": False,
+    "prestart_worker_first_driver": False,
+    # Nobody scrapes Ray here; the service has metrics of its own.
+    "enable_metrics_collection": False,
+    # A node that hangs is dead after ten seconds, not sixty.
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 5,
+}
+
+CHILD_ENVIRONMENT = {
+    **ENVIRONMENT,
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONWARNINGS": "ignore",
+    # On Linux too, this makes Ray live on the loopback address.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+class _Node(Node):  # type: ignore[misc]
+    """A head node without the dashboard's server, and with a shorter wait for its raylet."""
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """Ray starts it without a dashboard too, for usage statistics, and waits for it."""
+        self._webui_url = ""
+
+    def start_ray_processes(self) -> None:
+        """Returns when the raylet is there: the question that `Node` asks next costs a second where it is not."""
+        super().start_ray_processes()
+        limit = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < limit and not self.get_gcs_client().get_all_node_info(timeout=START_TIMEOUT_S):
+            time.sleep(0.02)
+
+
+class LocalRay:
+    """Ray's processes, its folder, and what it needs of this process's environment. One thread owns it, and has to
+    live as long: the kernel ends Ray's processes with the thread that started them."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._folder: Path | None = None
+        self._node: Any = None
+        self._undo: dict[str, str | None] = {}
+        self._was_cluster = ray_constants.ENABLE_RAY_CLUSTER
+
+    def start(self) -> None:
+        """Starts Ray and connects to it. Raises GradwireError where it does not start, or not behind the token."""
+        token = ray_token.own_token(self._state)
+        self._undo = ray_token.apply(
+            {
+                **ray_token.own_environment(token),
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_BACKEND_LOG_LEVEL": "error",
+                "PYTHONPATH": os.pathsep.join(filter(None, [_project_root(), os.environ.get("PYTHONPATH", "")])),
+            },
+            os.environ,
+        )
+        _read_environment_again()
+        if not is_token_auth_enabled():
+            raise GradwireError("Ray does not ask for a token; it would run anybody's code. Install Ray 2.60")
+        self._folder = _make_folder(self._state)
+        try:
+            self._node = _start_node(self._folder)
+        except Exception as error:
+            raise GradwireError(f"Ray did not start: {error}", details=_last_words(self._folder)) from error
+        access.prove(self._node.gcs_address, token.read_text().strip())
+        driver.connect(self._node.gcs_address, node_ip=LOOPBACK)
+
+    def stop(self) -> None:
+        """Disconnects, ends all of Ray's processes, removes its folder, and restores the environment."""
+        started = psutil.Process().children(recursive=True) if self._node else []
+        ray.shutdown()
+        if self._node:
+            ours = {info.process.pid for infos in self._node.all_processes.values() for info in infos}
+            started = [process for process in started if ours & _lineage(process)]
+            self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            _end(started)
+            self._node = None
+        if self._folder:
+            _remove_folder(self._state, self._folder)
+            self._folder = None
+        ray_token.apply(self._undo, os.environ)
+        ray_constants.ENABLE_RAY_CLUSTER = self._was_cluster
+
+
+def _read_environment_again() -> None:
+    # Ray reads these once, at import or at first use.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _start_node(folder: Path) -> Any:
+    parameters = RayParams(
+        temp_dir=str(folder),
+        node_ip_address=LOOPBACK,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        include_log_monitor=False,
+        no_monitor=True,
+        env_vars=CHILD_ENVIRONMENT,
+        _system_config=SYSTEM_CONFIG,
+    )
+    return _Node(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True)
+
+
+def _project_root() -> str:
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _make_folder(state: Path) -> Path:
+    note = state / FOLDER_NOTE
+    if note.exists():
+        _remove_folder(state, Path(note.read_text().strip()))
+    base = tempfile.gettempdir()
+    if len(base) > MAX_FOLDER_CHARACTERS - len(FOLDER_PREFIX) - 10:
+        base = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
+    note.write_text(f"{folder}\n")
+    return folder
+
+
+def _remove_folder(state: Path, folder: Path) -> None:
+    if folder.name.startswith(FOLDER_PREFIX):  # a note that somebody edited removes nothing else
+        shutil.rmtree(folder, ignore_errors=True)
+    (state / FOLDER_NOTE).unlink(missing_ok=True)
+
+
+def _last_words(folder: Path) -> str:
+    names = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out")
+    found = [path for name in names for path in folder.glob(f"session_*/logs/{name}")]
+    return "\n".join(line for path in found for line in path.read_text(errors="replace").splitlines()[-10:])
+
+
+def _lineage(process: psutil.Process) -> set[int]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return {process.pid, *(parent.pid for parent in process.parents())}
+    return set()
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)

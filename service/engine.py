@@ -1,0 +1,83 @@
+"""What the coordinator asks of the machines: processes for trainers and workers, and how much room there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gradwire.assignment import Assignment
+from gradwire.progress import Outcome, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """All that a node has, whether in use or not."""
+
+    node: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process ended without saying how its run went."""
+
+    reason: str
+
+
+class TrainerHandle(Protocol):
+    """A trainer's process. Every call returns within milliseconds."""
+
+    def exchange_address(self) -> str | None:
+        """Where the trainer listens for its workers; None until it does."""
+
+    def poll(self, since: int) -> Progress | None:
+        """Starts asking for the events after a cursor, or collects the answer; None while there is none."""
+
+    def outcome(self) -> Outcome | Death | None:
+        """How the run ended; None while it goes on."""
+
+    def cancel(self) -> None:
+        """Asks the trainer to stop after its present step."""
+
+    def kill(self) -> None:
+        """Ends the process."""
+
+
+class WorkerHandle(Protocol):
+    """A worker's process. Every call returns within milliseconds."""
+
+    @property
+    def id(self) -> str:
+        """The worker's id."""
+
+    def outcome(self) -> Outcome | Death | None:
+        """How the run ended; None while it goes on."""
+
+    def kill(self) -> None:
+        """Ends the process and gives its share of the node back."""
+
+
+class Engine(Protocol):
+    """Where processes run."""
+
+    def start(self, *, warm: int, refill: bool) -> None:
+        """Brings the engine up, and returns then; `warm` processes get ready in the background.
+
+        `refill` says whether a used process is replaced by a new warm one.
+        """
+
+    def resources(self) -> tuple[NodeResources, ...]:
+        """The nodes of the cluster."""
+
+    def launch_trainer(self, assignment: Assignment) -> TrainerHandle:
+        """Begins to start a trainer; returns at once."""
+
+    def launch_worker(self, assignment: Assignment, node: str | None, cpus: float, gpus: float) -> WorkerHandle:
+        """Begins to start a worker with its share of a node, or of any; returns at once."""
+
+    def stop(self) -> None:
+        """Ends all processes."""
+
+    def stages(self) -> str:
+        """What the engine is doing to get ready, for people; empty when it is."""

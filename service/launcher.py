@@ -1,0 +1,55 @@
+"""Starts a job's trainer and workers: makes up their assignments and hands them to the engine."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gradwire.assignment import Assignment
+from gradwire.storage import Storage
+from service.admission import UNITS, Demand
+from service.engine import Engine, TrainerHandle, WorkerHandle
+from service.jobs.record import JobRecord
+from service.store.base import JobStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launcher:
+    """What all assignments of this service have in common."""
+
+    engine: Engine
+    store: JobStore
+    storage: Storage
+    service_id: str
+    cache_dir: Path
+    data_root: Path | None = None
+    allow_code: bool = False
+    trust: tuple[str, ...] = ()
+
+    def trainer(self, record: JobRecord) -> tuple[Assignment, TrainerHandle]:
+        """Launches the trainer of the record's generation; from now on those of older ones write no more.
+
+        Raises `OSError` if the storage cannot be written.
+        """
+        self.storage.write(f"jobs/{record.id}/generation", str(record.generation).encode("ascii"))
+        assignment = Assignment(
+            job_id=record.id,
+            generation=record.generation,
+            spec_json=self.store.spec_json(record.id),
+            storage_url=self.storage.url,
+            service_id=self.service_id,
+            token=secrets.token_hex(16),
+            cache_dir=str(self.cache_dir),
+            data_root=str(self.data_root) if self.data_root else None,
+            allow_code=self.allow_code,
+            trust=self.trust,
+            threads=record.resources.threads_per_worker,
+        )
+        return assignment, self.engine.launch_trainer(assignment)
+
+    def worker(self, trainer: Assignment, number: int, address: str, demand: Demand, node: str) -> WorkerHandle:
+        """Launches a worker of a trainer that listens at `address`."""
+        worker_id = f"{trainer.job_id}-g{trainer.generation}-w{number}"
+        assignment = replace(trainer, worker_id=worker_id, exchange_address=address)
+        return self.engine.launch_worker(assignment, node, demand.cpus / UNITS, demand.gpus / UNITS)

@@ -1,0 +1,152 @@
+"""The body of a warm process: TensorFlow imported and its context untouched, until it becomes a trainer or a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from gradwire.assignment import Assignment
+from gradwire.errors import GradwireError
+from gradwire.progress import Outcome
+
+ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "OMP_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+"""Set before TensorFlow and NumPy are imported. Ray would set OMP_NUM_THREADS by a process's CPUs; TensorFlow's own
+threads are counted by the job, so what else a library starts stays at one, the same on every machine."""
+
+OPTIONAL_IN_KERAS = ("matplotlib", "sklearn")
+"""Keras imports them, where they are installed, for its plots and its scikit-learn wrappers: a third of the time."""
+
+ROLE_MODULES = ("service.training.trainer", "workers.worker")
+"""Imported beforehand, as far as they can be; a role is loaded by its name all the same."""
+
+
+class Process:
+    """Serves one job, in the role that `start` names.
+
+    `idle` occupies a thread until then, `run` from then on; `call` comes from others. No method is called before
+    its object is there.
+    """
+
+    def __init__(self, *, uses_gpu: bool = False) -> None:
+        faulthandler.enable()
+        warnings.simplefilter("ignore")
+        os.environ.update(ENVIRONMENT)
+        if not uses_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._lock = threading.Lock()
+        self._taken = threading.Event()
+        self._body: Any = None
+
+    def warm(self) -> dict[str, object]:
+        """Imports what every job needs; returns `pid`, `seconds` and, by module, why a role could not be imported.
+
+        Raises ImportError where TensorFlow or Keras are missing.
+        """
+        started = time.monotonic()
+        with self._lock, _quick_imports():
+            import_tensorflow()
+            failed = {module: fault for module in ROLE_MODULES if (fault := _import_fault(module))}
+        return {"pid": os.getpid(), "seconds": time.monotonic() - started, "failed": failed}
+
+    def idle(self) -> None:
+        """Returns when the process is taken; until then its end is noticed by whoever waits for this."""
+        self._taken.wait()
+
+    def start(self, role: str, arguments: Assignment) -> str:
+        """Becomes `role`, a class as "module:Class"; returns its `exchange_address`, or "" where it has none.
+
+        Raises GradwireError where the process is taken already, the role does not exist, or TensorFlow has been used.
+        """
+        if self._taken.is_set():
+            raise GradwireError(f"process {os.getpid()} has a job; {role} of job {arguments.job_id} needs another one")
+        self._taken.set()
+        with self._lock:
+            import_tensorflow()
+            _set_threads(arguments.threads)
+            self._body = load(role)(arguments)
+        return str(getattr(self._body, "exchange_address", ""))
+
+    def run(self) -> Outcome:
+        """The role's own `run`."""
+        outcome: Outcome = self._role().run()
+        return outcome
+
+    def call(self, method: str, *arguments: object) -> object:
+        """Calls a method of the role beside its `run`, such as `progress` and `cancel`."""
+        return getattr(self._role(), method)(*arguments)
+
+    def _role(self) -> Any:
+        if self._body is None:
+            raise GradwireError(f"process {os.getpid()} has no role yet; call start first")
+        return self._body
+
+
+def load(role: str) -> Any:
+    """The class that "module:Class" names; by name, so that `service` and `workers` need not import each other."""
+    module, _, name = role.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, type):
+        raise GradwireError(f"no role {role!r}: {module} has no class {name!r}")
+    return found
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras without what Keras can do without."""
+    with _hidden(OPTIONAL_IN_KERAS):
+        importlib.import_module("tensorflow")
+        importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _hidden(modules: tuple[str, ...]) -> Iterator[None]:
+    # None in sys.modules makes an import fail with ImportError, for which Keras is prepared.
+    absent = [module for module in modules if module not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))
+    try:
+        yield
+    finally:
+        for module in absent:
+            del sys.modules[module]
+
+
+@contextlib.contextmanager
+def _quick_imports() -> Iterator[None]:
+    # The garbage collector takes a fifth of the time, looking at modules that stay for good; frozen, it passes them by.
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _import_fault(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _set_threads(count: int) -> None:
+    threading_config = importlib.import_module("tensorflow").config.threading
+    try:
+        threading_config.set_intra_op_parallelism_threads(count)
+        threading_config.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise GradwireError(
+            f"the job's {count} threads cannot be set: a module imported at start ran a TensorFlow operation ({error})"
+        ) from error

@@ -1,0 +1,93 @@
+"""What to do when a process of a job has ended: decided without looking at anything but the facts given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gradwire.progress import ErrorView, Outcome
+from service.engine import Death
+from service.jobs.states import JobState
+
+MAX_TRAINER_DEATHS = 3
+"""Without a newly committed step; one more fails the job."""
+MAX_WORKER_DEATHS = 10
+"""Likewise, over all workers of the job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Deaths since the job last got further than ever before."""
+
+    high_step: int = 0
+    trainers: int = 0
+    workers: int = 0
+
+    def committed(self, step: int) -> Losses:
+        """After a snapshot at this step: a new high forgets all deaths."""
+        return Losses(high_step=step) if step > self.high_step else self
+
+    def trainer_died(self) -> Losses:
+        """One trainer more."""
+        return Losses(high_step=self.high_step, trainers=self.trainers + 1, workers=self.workers)
+
+    def worker_died(self) -> Losses:
+        """One worker more."""
+        return Losses(high_step=self.high_step, trainers=self.trainers, workers=self.workers + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The job is over."""
+
+    state: JobState
+    reason: str
+    error: ErrorView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """The job goes on with a new trainer, from its last checkpoint."""
+
+    reason: str
+
+
+def after_trainer(end: Outcome | Death, *, is_cancelling: bool, losses: Losses) -> End | Restart:
+    """What follows from a trainer's end; `losses` count this death already, if it is one."""
+    if isinstance(end, Outcome):
+        return _after_outcome(end)
+    if is_cancelling:
+        return End(state=JobState.CANCELLED, reason="cancelled")
+    if losses.trainers <= MAX_TRAINER_DEATHS:
+        return Restart(reason=f"the trainer died ({end.reason}); another goes on from the last checkpoint")
+    message = (
+        f"{losses.trainers} trainers died before step {losses.high_step + 1} was committed, the last of {end.reason}; "
+        "look for too little memory, or for a layer that crashes TensorFlow"
+    )
+    return failure(ErrorView(code="trainer_died", message=message, step=losses.high_step))
+
+
+def after_worker(losses: Losses, worker_id: str, reason: str) -> End | None:
+    """Whether a worker's death, counted in `losses`, ends the job."""
+    if losses.workers <= MAX_WORKER_DEATHS:
+        return None
+    message = (
+        f"{losses.workers} workers died before step {losses.high_step + 1} was committed, the last ({worker_id}) of "
+        f"{reason}; look for too little memory, or for a layer that crashes TensorFlow"
+    )
+    return failure(ErrorView(code="workers_died", message=message, step=losses.high_step, worker=worker_id))
+
+
+def failure(error: ErrorView) -> End:
+    """A job that fails with an error."""
+    return End(state=JobState.FAILED, reason=error.message, error=error)
+
+
+def _after_outcome(outcome: Outcome) -> End:
+    match outcome.state:
+        case "SUCCEEDED":
+            return End(state=JobState.SUCCEEDED, reason="finished")
+        case "CANCELLED":
+            return End(state=JobState.CANCELLED, reason="cancelled")
+        case "FAILED":
+            unknown = ErrorView(code="internal", message="the trainer failed and did not say why")
+            return failure(outcome.error or unknown)

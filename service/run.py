@@ -1,0 +1,63 @@
+"""A live job in the supervisor's memory, and one start of its trainer with its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gradwire.assignment import Assignment
+from gradwire.progress import Outcome
+from service.admission import Demand, Grant, demand_of
+from service.engine import Death, TrainerHandle, WorkerHandle
+from service.jobs.record import JobRecord
+from service.recovery import Losses
+
+
+@dataclass(slots=True)
+class PlacedWorker:
+    """A worker and where it takes its share; times are of the supervisor's clock."""
+
+    handle: WorkerHandle
+    node: str
+    ended_at: float | None = None
+    """When its end was first seen."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One start of a job's trainer. The supervisor's thread alone reads and writes it."""
+
+    assignment: Assignment
+    trainer: TrainerHandle
+    grant: Grant
+    workers: dict[str, PlacedWorker] = field(default_factory=dict)
+    next_worker: int = 0
+    cursor: int = 0
+    """Of the last event of the trainer that was stored."""
+    written_at: float = 0.0
+    """When its progress was last stored."""
+    has_news: bool = False
+    """Whether the snapshot has changed since."""
+    cancelled_at: float | None = None
+    """When the trainer was asked to stop."""
+    end: Outcome | Death | None = None
+    ended_at: float = 0.0
+    answers_after_end: int = 0
+    """Polls that were answered since the end was seen."""
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job that has not ended; without a run it waits, or is paused. The supervisor's thread alone touches it."""
+
+    record: JobRecord
+    demand: Demand
+    losses: Losses
+    run: Run | None = None
+    explained_at: float = -1e9
+    """When people were last told why it waits."""
+
+
+def live_job(record: JobRecord) -> LiveJob:
+    """A job as it comes from the store."""
+    losses = Losses(high_step=record.snapshot.step)
+    return LiveJob(record=record, demand=demand_of(record.id, record.resources), losses=losses)

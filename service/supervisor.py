@@ -1,0 +1,248 @@
+"""The supervisor: the one thread that moves jobs on, from the queue to their end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from gradwire.errors import GradwireError, NotPossible, Unavailable
+from gradwire.progress import ErrorView
+from service.admission import Decision, Grant, decide, growth
+from service.caretaker import Caretaker
+from service.engine import Engine, NodeResources
+from service.jobs.journal import Journal
+from service.jobs.record import JobRecord
+from service.jobs.states import JobState
+from service.launcher import Launcher
+from service.recovery import End, failure
+from service.retirement import Retirement
+from service.run import LiveJob, Run, live_job
+from service.store.base import JobStore
+
+TICK_S = 0.1
+IDLE_TICK_S = 0.5
+AFTER_ERROR_S = 1.0
+EXPLAIN_EVERY_S = 1.0
+"""A waiting job's reason changes with every job that ends; people are told at most this often."""
+ANSWER_S = 10.0
+"""How long a caller waits for the supervisor."""
+STOP_S = 5.0
+"""How long trainers have for their last checkpoint when the service stops."""
+
+WAITING = frozenset({JobState.QUEUED, JobState.RECOVERING})
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    job_id: str
+    answer: Future[JobRecord]
+
+
+class Supervisor:
+    """Owns all live jobs. `submitted`, `cancel`, `engine_started` and `stop` may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        journal: Journal,
+        engine: Engine,
+        launcher: Launcher,
+        clock: Callable[[], float],
+        cleared: Callable[[Run], None] = lambda run: None,
+    ) -> None:
+        """`clock` gives seconds that never go back; `cleared` is called when the last process of a run is gone."""
+        self._store = store
+        self._journal = journal
+        self._engine = engine
+        self._clock = clock
+        self._retirement = Retirement(cleared)
+        self._caretaker = Caretaker(journal, launcher, self._retirement, engine.stages)
+        self._jobs: dict[str, LiveJob] = {}
+        self._inbox: queue.SimpleQueue[str | _Cancel] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._is_engine_up = threading.Event()
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Takes up the jobs that the store has, and begins to tick."""
+        self.recover()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Lets the trainers write a checkpoint, and ends the thread; the jobs go on when the service starts again."""
+        self._is_stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S + ANSWER_S)
+
+    def submitted(self, job_id: str) -> None:
+        """A job is new in the store."""
+        self._inbox.put(job_id)
+        self._wake.set()
+
+    def cancel(self, job_id: str) -> Future[JobRecord]:
+        """Asks for a job's end, by its whole id; the answer is the job as it is after that.
+
+        It has the error `NotPossible` if the job has ended otherwise.
+        """
+        answer: Future[JobRecord] = Future()
+        if self._is_stopping.is_set():
+            answer.set_exception(Unavailable("the service is stopping; try again when it is back"))
+            return answer
+        self._inbox.put(_Cancel(job_id, answer))
+        self._wake.set()
+        return answer
+
+    def engine_started(self) -> None:
+        """From now on jobs can be launched."""
+        self._is_engine_up.set()
+        self._wake.set()
+
+    def recover(self) -> None:
+        """Takes up the live jobs; the processes of those that ran have died with the service that launched them."""
+        for record in self._store.live():
+            job = self._jobs[record.id] = live_job(record)
+            if record.is_cancelling:
+                self._caretaker.cancel(job, self._clock())
+            elif record.state in (JobState.STARTING, JobState.RUNNING):
+                reason = "the service was restarted; the job goes on from its last checkpoint"
+                job.record = self._journal.move(record, JobState.RECOVERING, reason)
+        self._forget_ended()
+
+    def tick(self) -> None:
+        """Moves every job on by what has happened; never waits."""
+        now = self._clock()
+        self._read_inbox(now)
+        nodes = self._engine.resources() if self._is_engine_up.is_set() else ()
+        names = {node.node for node in nodes}
+        for job in list(self._jobs.values()):
+            if job.run is not None:
+                self._guarded(job, now, partial(self._caretaker.tick, job, job.run, names, now))
+        self._retirement.tick(now)
+        self._forget_ended()
+        if self._is_engine_up.is_set():
+            self._admit(nodes, now)
+            self._grow(nodes, now)
+        else:
+            self._explain_engine(now)
+        self._forget_ended()
+
+    def _work(self) -> None:
+        while not self._is_stopping.is_set():
+            pause_s = TICK_S
+            try:
+                self.tick()
+                if not self._retirement and all(job.run is None for job in self._jobs.values()):
+                    pause_s = IDLE_TICK_S
+            except Exception:
+                log.exception("tick_failed")
+                pause_s = AFTER_ERROR_S
+            if self._wake.wait(pause_s):
+                self._wake.clear()
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """Trainers that are cancelled save their state; the records stay as they are, for `recover`."""
+        runs = [job.run for job in self._jobs.values() if job.run is not None]
+        for run in runs:
+            run.trainer.cancel()
+        deadline, pause = self._clock() + STOP_S, threading.Event()
+        while any(run.trainer.outcome() is None for run in runs) and self._clock() < deadline:
+            pause.wait(TICK_S / 2)
+        while not self._inbox.empty():
+            if isinstance(item := self._inbox.get(), _Cancel):
+                item.answer.set_exception(Unavailable("the service is stopping; try again when it is back"))
+
+    def _read_inbox(self, now: float) -> None:
+        while not self._inbox.empty():
+            match self._inbox.get():
+                case _Cancel(job_id=job_id, answer=answer):
+                    try:
+                        answer.set_result(self._cancel(job_id, now))
+                    except Exception as error:
+                        answer.set_exception(error)
+                case str() as job_id:
+                    self._take_up(job_id)
+
+    def _take_up(self, job_id: str) -> None:
+        record = self._store.get(job_id)
+        if not record.has_ended:
+            self._jobs.setdefault(job_id, live_job(record))
+
+    def _cancel(self, job_id: str, now: float) -> JobRecord:
+        self._take_up(job_id)
+        if (job := self._jobs.get(job_id)) is not None:
+            return self._caretaker.cancel(job, now)
+        record = self._store.get(job_id)
+        if record.state is not JobState.CANCELLED:
+            raise NotPossible(f"job {job_id} is {record.state} and cannot be cancelled")
+        return record
+
+    def _guarded(self, job: LiveJob, now: float, action: Callable[[], None]) -> None:
+        """A fault in handling one job fails that job, and no other."""
+        try:
+            action()
+        except Exception as error:
+            log.exception("job_not_handled", job=job.record.id)
+            code = error.code if isinstance(error, GradwireError) else "internal"
+            message = f"the service failed to handle the job: {type(error).__name__}: {error}"
+            if not job.record.has_ended:
+                self._caretaker.finish(job, _fault(code, message), now)
+
+    def _admit(self, nodes: tuple[NodeResources, ...], now: float) -> None:
+        while True:
+            waiting = [job for job in self._jobs.values() if job.run is None and job.record.state in WAITING]
+            decision = decide([job.demand for job in waiting], self._grants(), nodes) if waiting else Decision()
+            if decision.grant is None:
+                break
+            job, grant = self._jobs[decision.grant.demand.job_id], decision.grant
+            self._guarded(job, now, partial(self._caretaker.start, job, grant, now))
+            self._forget_ended()
+        for job in waiting:
+            self._explain(job, decision.reasons[job.record.id], now)
+
+    def _grow(self, nodes: tuple[NodeResources, ...], now: float) -> None:
+        """Nobody waits: who has fewer workers than asked for gets more. Who has too few comes before the queue."""
+        anybody_waits = any(job.run is None and job.record.state in WAITING for job in self._jobs.values())
+        for job in self._jobs.values():
+            run = job.run
+            if run is None or run.end is not None or run.cancelled_at is not None:
+                continue
+            is_short = run.grant.total < job.demand.min_workers
+            if is_short or (not anybody_waits and run.grant.total < job.demand.workers):
+                more = dict(growth(run.grant, self._grants(), nodes))
+                if more:
+                    self._guarded(job, now, partial(self._caretaker.grow, job, run, more))
+
+    def _grants(self) -> list[Grant]:
+        running = [job.run.grant for job in self._jobs.values() if job.run is not None]
+        return [*running, *self._retirement.grants]
+
+    def _explain_engine(self, now: float) -> None:
+        stage = self._engine.stages()
+        reason = "the compute engine is starting" + (f": {stage}" if stage else "")
+        for job in self._jobs.values():
+            if job.record.state in WAITING:
+                self._explain(job, reason, now)
+
+    def _explain(self, job: LiveJob, reason: str, now: float) -> None:
+        if reason != job.record.state_reason and now - job.explained_at >= EXPLAIN_EVERY_S:
+            job.explained_at = now
+            job.record = self._journal.explain(job.record, reason)
+
+    def _forget_ended(self) -> None:
+        self._jobs = {job_id: job for job_id, job in self._jobs.items() if not job.record.has_ended}
+
+
+def _fault(code: str, message: str) -> End:
+    return failure(ErrorView(code=code, message=message))

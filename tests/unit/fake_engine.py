@@ -1,0 +1,91 @@
+"""An engine without processes: the test says what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gradwire.assignment import Assignment
+from gradwire.progress import Event, EventKind, Outcome, Progress, Snapshot
+from service.engine import Death, NodeResources, TrainerHandle, WorkerHandle
+
+
+@dataclass
+class FakeTrainer:
+    assignment: Assignment
+    address: str | None = None
+    end: Outcome | Death | None = None
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    events: list[Event] = field(default_factory=list)
+    is_cancelled: bool = False
+    is_killed: bool = False
+
+    def exchange_address(self) -> str | None:
+        return self.address
+
+    def poll(self, since: int) -> Progress | None:
+        if isinstance(self.end, Death) or self.is_killed or self.address is None:
+            return None
+        return Progress(events=tuple(event for event in self.events if event.cursor > since), snapshot=self.snapshot)
+
+    def outcome(self) -> Outcome | Death | None:
+        return self.end
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def kill(self) -> None:
+        self.is_killed = True
+        self.end = self.end or Death("killed")
+
+    def emit(self, kind: EventKind, message: str) -> None:
+        cursor = len(self.events) + 1
+        self.events.append(Event(cursor=cursor, time_s=5.0, kind=kind, message=message, step=self.snapshot.step))
+
+
+@dataclass
+class FakeWorker:
+    id: str
+    assignment: Assignment
+    node: str | None
+    cpus: float
+    end: Outcome | Death | None = None
+    is_killed: bool = False
+
+    def outcome(self) -> Outcome | Death | None:
+        return self.end
+
+    def kill(self) -> None:
+        self.is_killed = True
+        self.end = self.end or Death("killed")
+
+
+@dataclass
+class FakeEngine:
+    nodes: tuple[NodeResources, ...] = (NodeResources("n", 2.0, 0.0),)
+    trainers: list[FakeTrainer] = field(default_factory=list)
+    workers: list[FakeWorker] = field(default_factory=list)
+    stage: str = ""
+    before_launch: Callable[[Assignment], None] = lambda assignment: None
+    is_stopped: bool = False
+
+    def start(self, *, warm: int, refill: bool) -> None:
+        pass
+
+    def resources(self) -> tuple[NodeResources, ...]:
+        return self.nodes
+
+    def launch_trainer(self, assignment: Assignment) -> TrainerHandle:
+        self.before_launch(assignment)
+        self.trainers.append(FakeTrainer(assignment))
+        return self.trainers[-1]
+
+    def launch_worker(self, assignment: Assignment, node: str | None, cpus: float, gpus: float) -> WorkerHandle:
+        self.workers.append(FakeWorker(assignment.worker_id, assignment, node, cpus))
+        return self.workers[-1]
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+    def stages(self) -> str:
+        return self.stage
