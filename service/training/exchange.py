@@ -53,6 +53,7 @@ class SharedMemoryServer:
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self.folder = job_folder(assignment.service_id, assignment.job_id, assignment.generation)
+        _sweep_older(assignment)
         self.folder.mkdir(mode=0o700)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(str(self.folder / SOCKET))
@@ -182,3 +183,9 @@ class SharedMemoryServer:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection)
         connection.close()
+
+
+def _sweep_older(assignment: Assignment) -> None:
+    """Removes what earlier starts of the job's trainer left, if they were killed on this node."""
+    for generation in range(1, assignment.generation):
+        shutil.rmtree(job_folder(assignment.service_id, assignment.job_id, generation), ignore_errors=True)

@@ -93,8 +93,7 @@ class Loop:
         self.summation.add_up(shards, {node: self._sections(node, item) for node, item in contributions.items()})
         self._require_finite_loss()
         summed = time.perf_counter()
-        self.optimizer.apply()
-        self.weights.publish()
+        self.weights.publish(self.optimizer.apply())
         self.weights.merge(self._state_changes())
         applied = time.perf_counter()
         self.totals.add(self.summation.tensors, self.schedule.batch_samples(self.step))
@@ -154,7 +153,7 @@ class Loop:
     def _count_times(
         self, contributions: Mapping[Node, Contribution], gather_s: float, sum_s: float, apply_s: float
     ) -> None:
-        """Workers run beside each other: the slowest one's data and computing count, the rest of the wait is exchange"""
+        """The slowest worker's data and computing count, since workers run beside each other; the rest is exchange."""
         by_worker: dict[str, tuple[float, float]] = {}
         for item in contributions.values():
             data_s, compute_s = by_worker.get(item.worker_id, (0.0, 0.0))

@@ -25,8 +25,9 @@ class OptimizerStep:
         self._optimizer = optimizer
         self._gradients: list[Any] = []
 
-        def apply(*gradients: Any) -> None:
+        def apply(*gradients: Any) -> list[Any]:
             optimizer.apply(list(gradients), list(variables))
+            return [variable._value.value() for variable in variables]
 
         specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
         self._apply = tf.function(apply, autograph=False, jit_compile=False).get_concrete_function(*specs)
@@ -36,9 +37,12 @@ class OptimizerStep:
         """From now on `apply` reads the gradients from these arrays, each 64-byte aligned; it copies nothing."""
         self._gradients = [share(gradient) for gradient in gradients]
 
-    def apply(self) -> None:
-        """Updates the variables by what the bound arrays hold now."""
-        self._apply(*self._gradients)
+    def apply(self) -> list[np.ndarray]:
+        """Updates the variables by what the bound arrays hold now; returns their new values.
+
+        The arrays share the variables' memory: let them go before the next call, or that copies every variable.
+        """
+        return [np.asarray(value) for value in self._apply(*self._gradients)]
 
     def copies(self) -> dict[str, np.ndarray]:
         """A snapshot of the optimiser's variables by name, its step count among them."""

@@ -42,8 +42,8 @@ class Saver:
         bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
         if bad:
             raise JobFailed(
-                f"after step {step} {bad[0]} is not finite; the checkpoint before it stays. Lower the learning rate, or "
-                "clip gradients (training.gradientClip)",
+                f"after step {step} {bad[0]} is not finite; the checkpoint before it stays. Lower the learning rate, "
+                "or clip gradients (training.gradientClip)",
                 code="nonfinite",
                 details="\n".join(bad),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,10 +28,10 @@ class Weights:
         for view, value in zip(self._views, variables.values(), strict=True):
             np.copyto(view, value)
 
-    def publish(self) -> None:
-        """Copies the trained variables, which the optimiser has updated, to the buffer."""
-        for view, variable in zip(self._views, self._variables.trainable, strict=False):
-            np.copyto(view, np.asarray(variable._value.value()))
+    def publish(self, values: Sequence[np.ndarray]) -> None:
+        """Copies the values of the trained variables, which the optimiser has updated, to the buffer."""
+        for view, value in zip(self._views, values, strict=False):
+            np.copyto(view, value)
 
     def merge(self, changes: Mapping[str, np.ndarray]) -> None:
         """Adds the changes of state, which are summed over the shards of a step."""

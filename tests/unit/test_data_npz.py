@@ -148,6 +148,30 @@ def test_damaged_files_are_named(opened: Open, tmp_path: Path, content: bytes, s
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_content_is_compared_with_its_checksum(opened: Open, save: Callable[..., None]) -> None:
+    content = bytearray(saved(save, x=np.arange(5000)))
+    content[content.index(b"PK\x01\x02") + 16] ^= 1  # the CRC-32 in the archive's directory
+    with pytest.raises(JobFailed, match=r"array 'x' cannot be read \(Bad CRC-32"):
+        opened(bytes(content), "x")
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path: Path) -> None:
+    def changed() -> None:
+        raise JobFailed("changed while it was read")
+
+    archive = Archive(name="a", sha256="0" * 64, open=lambda: io.BytesIO(WHOLE), check_unchanged=changed)
+    with pytest.raises(JobFailed, match="changed while it was read"):
+        open_npz(archive, Cache(tmp_path), ["x"])
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_unequal_lengths_are_found_before_anything_is_written(opened: Open, tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="equally many rows"):
+        opened({"x": np.zeros(3), "y": np.zeros(4)}, "x", "y")
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 def test_an_encrypted_archive_is_named(opened: Open) -> None:
     content = bytearray(zipped(x=header("(5,)") + bytes(20)))
     content[6] |= 1  # the flag in the member's own header,

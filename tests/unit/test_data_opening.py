@@ -112,6 +112,23 @@ def test_a_server_file_follows_its_content(place: DataPlace, tmp_path: Path) -> 
     assert opened.name == "data.train: server:sub/a.npz"
 
 
+def test_a_server_file_that_changes_while_it_is_hashed_is_refused(
+    place: DataPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "root" / "a.npz"
+    save(path, x=np.zeros(3))
+    digest = hashlib.file_digest
+
+    def slow_digest(content: Any, name: str) -> Any:
+        save(path, x=np.zeros(4))
+        return digest(content, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", slow_digest)
+    error = failure(place, {"npz": "server:a.npz"}, "x")
+    assert (error.code, "changed while it was read" in error.message) == ("data_unreadable", True)
+    assert [note.name for note in (place.cache_dir / "remembered").iterdir()] == ["lock"]
+
+
 @pytest.mark.parametrize(
     "path", ["../outside.npz", "sub/../../outside.npz", "link.npz", "linked/outside.npz", "ABSOLUTE/outside.npz"]
 )

@@ -118,6 +118,24 @@ def test_what_is_no_longer_expected_is_dropped_and_frees_its_place(maker: Maker,
     assert maker.by_caller() == [(0, 0)]
 
 
+def test_what_is_no_longer_expected_when_it_is_made_is_dropped(maker: Maker, start: Start) -> None:
+    entered, go_on = Event(), Event()
+
+    def block(key: Key) -> None:
+        entered.set()
+        assert go_on.wait(TIMEOUT_S)
+
+    maker.before = block
+    prefetcher = start()
+    prefetcher.expect([(0, 0)])
+    assert entered.wait(TIMEOUT_S)
+    prefetcher.expect([(1, 0)])
+    go_on.set()
+    maker.wait_for([(0, 0), (1, 0)])
+    prefetcher.get(0, 0)
+    assert maker.by_caller() == [(0, 0)]
+
+
 def test_an_error_in_the_background_surfaces_in_get_and_stops_nothing(maker: Maker, start: Start) -> None:
     def fail(key: Key) -> None:
         if key == (0, 0):

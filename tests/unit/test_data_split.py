@@ -36,6 +36,12 @@ def test_one_row_cannot_be_split() -> None:
     assert caught.value.code == "data_shape"
 
 
+@pytest.mark.parametrize("ids", [[-1], [3], [0, -2, 1]])
+def test_rows_outside_are_refused(ids: list[int]) -> None:
+    with pytest.raises(IndexError, match="rows 0 to 2"):
+        ArraySource("whole", {"x": np.zeros(3)}).take(np.array(ids, np.int64))
+
+
 def test_a_subset_is_a_source() -> None:
     whole = ArraySource("whole", {"x": np.arange(40, dtype=np.float32).reshape(20, 2), "y": np.arange(20)})
     _, validation = split(20, 0.25, 9)

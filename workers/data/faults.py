@@ -19,22 +19,27 @@ from gradwire.errors import JobFailed
 
 
 def missing(message: str) -> JobFailed:
+    """A file that is not there, or is refused."""
     return JobFailed(message, code="data_missing")
 
 
 def unreadable(message: str) -> JobFailed:
+    """A file that is no whole NumPy archive, or changed while it was read."""
     return JobFailed(message, code="data_unreadable")
 
 
 def wrong_shape(message: str) -> JobFailed:
+    """Rows or shapes that do not fit."""
     return JobFailed(message, code="data_shape")
 
 
 def wrong_dtype(message: str) -> JobFailed:
+    """Values that are no numbers, or that the wanted dtype cannot hold."""
     return JobFailed(message, code="data_dtype")
 
 
 def nonfinite(message: str) -> JobFailed:
+    """NaN or an infinity."""
     return JobFailed(message, code="data_nonfinite")
 
 
@@ -50,6 +55,7 @@ def unknown_array(source: str, wanted: Collection[str], known: Collection[str]) 
 
 
 def cache(folder: Path, problem: object) -> JobFailed:
+    """A cache folder that cannot be written."""
     return JobFailed(
         f"the data cache in {folder} cannot be used: {problem}; "
         "make room there (what it holds may be deleted, it is made again when needed) or check its permissions",

@@ -175,7 +175,7 @@ def _check_size(source: str, members: Collection[Member], cache: Cache) -> None:
 
 
 def _copy(source: str, file: zipfile.ZipFile, member: Member, target: np.ndarray) -> None:
-    """Fills the target block by block; reading to the end also makes zipfile compare the CRC."""
+    """Fills the target block by block; zipfile compares the CRC when the last byte is read."""
     # In the order of the file; blocks are of elements, since one row may be larger than memory.
     elements = target.T.flat if member.is_fortran else target.reshape(-1)
     step = BLOCK_BYTES // member.dtype.itemsize
@@ -186,7 +186,6 @@ def _copy(source: str, file: zipfile.ZipFile, member: Member, target: np.ndarray
             elements[start:stop] = np.frombuffer(
                 _read_exactly(stream, (stop - start) * member.dtype.itemsize), member.dtype
             )
-        stream.read(1)
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> bytes:
