@@ -28,7 +28,7 @@ class _Server6(_Server):
 class _Quiet(WSGIRequestHandler):
     timeout = 10.0  # seconds; for who connects and says nothing
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Scrapes are no transitions."""
 
 

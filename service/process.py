@@ -10,13 +10,14 @@ import os
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError
-from gradwire.progress import Outcome
+from gradwire.progress import ErrorView, Outcome
 
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
@@ -36,8 +37,8 @@ ROLE_MODULES = ("service.training.trainer", "workers.worker")
 class Process:
     """Serves one job, in the role that `start` names.
 
-    `idle` occupies a thread until then, `run` from then on; `call` comes from others. No method is called before
-    its object is there.
+    `idle` occupies a thread until then, `run` from then on; `call` comes from others. What a role raises leaves the
+    process as an Outcome or a plain GradwireError: the coordinator would import TensorFlow to unpickle an error of it.
     """
 
     def __init__(self, *, uses_gpu: bool = False) -> None:
@@ -73,25 +74,43 @@ class Process:
         if self._taken.is_set():
             raise GradwireError(f"process {os.getpid()} has a job; {role} of job {arguments.job_id} needs another one")
         self._taken.set()
-        with self._lock:
+        with self._lock, _plain_errors():
             import_tensorflow()
             _set_threads(arguments.threads)
             self._body = load(role)(arguments)
         return str(getattr(self._body, "exchange_address", ""))
 
     def run(self) -> Outcome:
-        """The role's own `run`."""
-        outcome: Outcome = self._role().run()
-        return outcome
+        """The role's own `run`; FAILED where it raises, with the code `internal` if that was not on purpose."""
+        try:
+            with _plain_errors():
+                outcome: Outcome = self._role().run()
+                return outcome
+        except GradwireError as error:
+            view = ErrorView(code=error.code, message=error.message, details=error.details)
+            return Outcome(state="FAILED", error=view)
 
     def call(self, method: str, *arguments: object) -> object:
         """Calls a method of the role beside its `run`, such as `progress` and `cancel`."""
-        return getattr(self._role(), method)(*arguments)
+        with _plain_errors():
+            return getattr(self._role(), method)(*arguments)
 
     def _role(self) -> Any:
         if self._body is None:
             raise GradwireError(f"process {os.getpid()} has no role yet; call start first")
         return self._body
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except GradwireError as error:
+        details = error.details or traceback.format_exc()
+        raise GradwireError(error.message, code=error.code, details=details) from None
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise GradwireError(message, code="internal", details=traceback.format_exc()) from None
 
 
 def load(role: str) -> Any:
@@ -113,13 +132,14 @@ def import_tensorflow() -> None:
 @contextlib.contextmanager
 def _hidden(modules: tuple[str, ...]) -> Iterator[None]:
     # None in sys.modules makes an import fail with ImportError, for which Keras is prepared.
-    absent = [module for module in modules if module not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
+    loaded: dict[str, Any] = sys.modules
+    absent = [module for module in modules if module not in loaded]
+    loaded.update(dict.fromkeys(absent))
     try:
         yield
     finally:
         for module in absent:
-            del sys.modules[module]
+            del loaded[module]
 
 
 @contextlib.contextmanager

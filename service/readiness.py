@@ -13,6 +13,8 @@ class Readiness:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)  # a child that has it would keep the reader waiting
 
     def stage(self, text: str) -> None:
         """Says what goes on."""
@@ -27,5 +29,5 @@ class Readiness:
 
     def _write(self, document: Mapping[str, str]) -> None:
         if self._descriptor is not None:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 os.write(self._descriptor, json.dumps(document).encode() + b"\n")

@@ -8,7 +8,9 @@ from pathlib import Path
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def remove_segments(service_id: str, job_id: str = "*", generation: int | str = "*", root: Path = SHARED_MEMORY) -> None:
+def remove_segments(
+    service_id: str, job_id: str = "*", generation: int | str = "*", root: Path = SHARED_MEMORY
+) -> None:
     """Removes the segments of one start of a job's trainer, or of the whole service.
 
     A trainer removes its own; one that was killed cannot.

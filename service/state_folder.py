@@ -75,7 +75,7 @@ class StateFolder:
             path.write_text(secrets.token_hex(4), encoding="ascii")
         service_id = path.read_text(encoding="ascii", errors="replace").strip()
         if re.fullmatch(r"[0-9a-f]{8}", service_id) is None:
-            raise WrongSetting("--state", f"{path} does not hold 8 hexadecimal digits; remove it, and a new one is made")
+            raise WrongSetting("--state", f"{path} does not hold 8 hexadecimal digits; remove it")
         return service_id
 
     def _who(self) -> str:

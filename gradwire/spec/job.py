@@ -114,7 +114,7 @@ class ModelSpec(Part):
     @model_validator(mode="after")
     def _one_door(self) -> Self:
         if sum(door is not None for door in (self.keras, self.archive, self.python)) != 1:
-            raise ValueError("give exactly one of keras, archive, python")
+            raise ValueError("give exactly one of keras, python")
         return self
 
 

@@ -5,6 +5,8 @@ Ray retries a wrong address or token for minutes, in a call that no signal inter
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 from gradwire.errors import GradwireError, Unauthenticated, Unavailable
@@ -23,7 +25,7 @@ def prove(address: str, token: str) -> None:
     if answer is grpc.StatusCode.UNAUTHENTICATED:
         raise Unauthenticated(f"Ray at {address} refuses the token; give the one that the cluster was started with")
     if answer is not grpc.StatusCode.OK:
-        raise Unavailable(f"no Ray answers at {address} ({answer.name}); give HOST:PORT of a running cluster's GCS server")
+        raise Unavailable(f"no Ray answers at {address} ({answer.name}); give HOST:PORT of a cluster's GCS server")
     if _ask(address, None) is not grpc.StatusCode.UNAUTHENTICATED:
         raise GradwireError(
             f"Ray at {address} takes connections without a token, and so runs anybody's code: start it with "
@@ -32,11 +34,12 @@ def prove(address: str, token: str) -> None:
 
 
 def _ask(address: str, token: str | None) -> grpc.StatusCode:
-    metadata = [("authorization", f"Bearer {token}")] if token else None
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     # A proxy from the environment is for web pages.
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        probe: Any = channel.unary_unary(PROBE)
         try:
-            channel.unary_unary(PROBE)(b"", timeout=PROBE_TIMEOUT_S, metadata=metadata)
+            probe(b"", timeout=PROBE_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
             code: grpc.StatusCode = error.code()
             return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
@@ -23,7 +24,7 @@ class GivenRay:
     def start(self) -> None:
         """Connects. Raises GradwireError where no token is set, nothing answers, or the token does not fit."""
         if "://" in self._address or ":" not in self._address:
-            raise GradwireError(f"--ray {self._address}: give HOST:PORT of the cluster's GCS server, such as 10.0.0.5:6379")
+            raise GradwireError(f"--ray {self._address}: give HOST:PORT of a cluster's GCS server, as in 10.0.0.5:6379")
         token = ray_token.given_token(os.environ)
         self._undo = ray_token.apply({ray_token.MODE_VARIABLE: "token"}, os.environ)
         Config.initialize("")
@@ -38,6 +39,10 @@ class GivenRay:
                 f"Ray at {self._address} answers, but this process cannot join it: {error}. Run a node of the cluster "
                 f"on this machine: ray start --address={self._address}"
             ) from error
+
+    def logs(self) -> Path | None:
+        """Somewhere in the cluster."""
+        return None
 
     def stop(self) -> None:
         """Disconnects; the cluster ends what this process started."""

@@ -60,10 +60,12 @@ CHILD_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     # On Linux too, this makes Ray live on the loopback address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's agents then end with their raylet, not half a minute later.
+    "RAY_enable_pipe_based_agent_to_parent_health_check": "1",
 }
 
 
-class _Node(Node):  # type: ignore[misc]
+class _Node(Node):
     """A head node without the dashboard's server, and with a shorter wait for its raylet."""
 
     def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
@@ -96,7 +98,6 @@ class LocalRay:
             {
                 **ray_token.own_environment(token),
                 "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_BACKEND_LOG_LEVEL": "error",
                 "PYTHONPATH": os.pathsep.join(filter(None, [_project_root(), os.environ.get("PYTHONPATH", "")])),
             },
             os.environ,
@@ -111,6 +112,10 @@ class LocalRay:
             raise GradwireError(f"Ray did not start: {error}", details=_last_words(self._folder)) from error
         access.prove(self._node.gcs_address, token.read_text().strip())
         driver.connect(self._node.gcs_address, node_ip=LOOPBACK)
+
+    def logs(self) -> Path | None:
+        """Where Ray's processes write."""
+        return Path(self._node.get_logs_dir_path()) if self._node else None
 
     def stop(self) -> None:
         """Disconnects, ends all of Ray's processes, removes its folder, and restores the environment."""
@@ -185,8 +190,7 @@ def _lineage(process: psutil.Process) -> set[int]:
 
 
 def _end(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
-    for process in alive:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)

@@ -43,6 +43,7 @@ def serve_role(role: str, assignment: Assignment, connection: Connection) -> Non
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     module, name = ROLES[role]
     subject = getattr(importlib.import_module(module), name)(assignment)
     connection.send(subject.exchange_address)

@@ -22,7 +22,6 @@ def schedules(draw: st.DrawFn) -> Schedule:
         shards=shards,
         global_batch=shards * draw(st.integers(1, 12)),
         seed=draw(st.integers(0, 2**31 - 1)),
-        is_shuffled=draw(st.booleans()),
         **length,
     )
 
@@ -100,11 +99,6 @@ def test_the_number_of_shards_does_not_change_a_batch() -> None:
             np.concatenate([four.ids(step, shard) for shard in range(4)]),
             np.concatenate([two.ids(step, shard) for shard in range(2)]),
         )
-
-
-def test_without_shuffling_rows_come_in_order() -> None:
-    schedule = Schedule(rows=10, global_batch=4, shards=2, seed=0, epochs=1, is_shuffled=False)
-    assert epoch_ids(schedule, 0).tolist() == list(range(10))
 
 
 def test_it_follows_the_specification() -> None:

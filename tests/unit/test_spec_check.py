@@ -135,6 +135,19 @@ def test_a_python_model_needs_a_server_that_runs_code() -> None:
     assert refused(parts=parts, allow_code=True) == {}
 
 
+@pytest.mark.parametrize("file", [{"artifact": SHA256}, "net.keras", "server:../net.keras"])
+def test_a_model_archive_is_refused_with_what_to_give_instead(file: Any) -> None:
+    says = "model.archive is not supported by this server; give model.keras, or model.python"
+    found = violations(validate(document(model={"archive": file})), allow_code=True)
+    assert [(one.field, one.description) for one in found] == [("model.archive", says)]
+
+
+def test_no_text_recommends_an_archive() -> None:
+    assert faults(model={}) == [("model", "give exactly one of keras, python")]
+    parts = {"model": {"python": {"function": "net:build", "source": {"artifact": SHA256}}}}
+    assert "archive" not in refused(parts=parts)["model.python"]
+
+
 @pytest.mark.parametrize("path", ["../up.npz", "a/../../b", "/etc/passwd", "a\\b", "a\0b"])
 def test_server_paths_stay_below_the_data_root(path: str) -> None:
     parts = {"data": {"train": {"npz": {"serverPath": path}}, "inputs": "x", "labels": "y"}}

@@ -37,8 +37,6 @@ class Schedule:
     seed: int
     epochs: int | None = None
     steps: int | None = None
-    is_shuffled: bool = True
-    """False takes the rows in their order, which suits evaluation."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -99,7 +97,7 @@ class Schedule:
         """The rows of a shard, in order: int64, shape (`shard_samples(step, shard)`,)."""
         start = self._batch_start(step) + self._shard_start(shard)
         positions = np.arange(start, start + self.shard_samples(step, shard), dtype=np.int64)
-        return self._order(self.epoch_of(step)).at(positions) if self.is_shuffled else positions
+        return self._order(self.epoch_of(step)).at(positions)
 
     def place_of(self, sample: int, epoch: int) -> Place:
         """The one place of an epoch that uses a row; it may lie after the last step if `steps` ends in mid-epoch.
@@ -109,8 +107,7 @@ class Schedule:
         """
         if not 0 <= sample < self.rows:
             raise IndexError(f"there are rows 0 to {self.rows - 1}, not {sample}")
-        value = np.array([sample], np.int64)
-        position = int((self._order(epoch).inverse(value) if self.is_shuffled else value)[0])
+        position = int(self._order(epoch).inverse(np.array([sample], np.int64))[0])
         batch, within = divmod(position, self.global_batch)
         return Place(epoch * self.steps_per_epoch + batch, within // self.shard_capacity)
 

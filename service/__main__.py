@@ -1,0 +1,36 @@
+"""`python -m service JSON`: the service's process, until SIGTERM or SIGINT. See `service.config` for the settings."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import partial
+
+from service import logs
+from service.config import WrongSetting, read_config
+from service.readiness import Readiness
+from service.signals import stop_on_signals
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the service; returns the exit code: 0 stopped, 1 failed or a port is taken, 2 a setting is wrong."""
+    logs.configure()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    try:
+        if len(arguments) != 1:
+            raise WrongSetting("settings", "the service takes one argument, a JSON object; use `gradwire serve`")
+        config = read_config(arguments[0])
+        readiness = Readiness(config.ready_fd)
+        readiness.stage("starting the service")
+        # Imported late: a wrong setting is told before gRPC's server and the rest are loaded.
+        from service.coordinator import run  # noqa: PLC0415
+
+        return run(config, readiness, stop, engine_is_up=partial(stop_on_signals, stop))
+    except WrongSetting as error:
+        print(f"gradwire: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

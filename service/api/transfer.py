@@ -1,0 +1,123 @@
+"""Files in and out of the storage, in chunks and with checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from gradwire.errors import Exhausted, InvalidSpec, NotFound, Violation
+from gradwire.storage import CHUNK_BYTES, Storage
+from protos.gradwire.v1 import service_pb2 as pb
+from service.store.base import JobStore
+
+MAX_TRANSFERS = 16
+"""Each holds a thread of the API."""
+UPLOADS = "uploads"
+JOB_FILES = {
+    "log": "log", "export/keras": "export/model.keras", "export/saved_model": "export/saved_model.tar"
+}  # fmt: skip
+"""What clients may ask for, and where it is below the job's folder."""
+
+
+class Transfer:
+    """Uploads and downloads; safe to call from any thread."""
+
+    def __init__(self, storage: Storage, store: JobStore, max_upload_bytes: int) -> None:
+        self._storage = storage
+        self._store = store
+        self._max_upload_bytes = max_upload_bytes
+        self._slots = threading.BoundedSemaphore(MAX_TRANSFERS)
+
+    def sweep(self) -> None:
+        """Removes what unfinished uploads left behind."""
+        self._storage.delete(UPLOADS)
+
+    def upload(self, requests: Iterable[pb.UploadArtifactRequest]) -> tuple[str, int]:
+        """Stores a file under its SHA-256; returns that and its size in bytes.
+
+        A first chunk with the SHA-256 of a file that is there ends the upload. Raises `InvalidSpec` for a wrong or
+        missing checksum and for chunks that are too large, `Exhausted` for files that are.
+        """
+        chunks = iter(requests)
+        first = next(chunks, pb.UploadArtifactRequest())
+        if re.fullmatch("[0-9a-f]{64}", first.sha256) and self._storage.exists(f"artifacts/{first.sha256}"):
+            return first.sha256, self._storage.size_bytes(f"artifacts/{first.sha256}")
+        name = f"{UPLOADS}/{secrets.token_hex(8)}"
+        with self._slot():
+            try:
+                with self._storage.writing(name) as file:
+                    sha256, size_bytes = self._receive(first, chunks, file)
+                self._storage.rename(name, f"artifacts/{sha256}")
+            except OSError as error:
+                raise Exhausted(f"the server cannot store the file: {error.strerror or error}") from error
+        return sha256, size_bytes
+
+    def download(self, request: pb.DownloadArtifactRequest) -> Iterator[pb.DownloadArtifactResponse]:
+        """A stored file's chunks: the first says its size, the last its SHA-256. Raises `NotFound`."""
+        name = self._name(request)
+        with self._slot():
+            yield from _send(self._storage, name)
+
+    def _receive(
+        self, first: pb.UploadArtifactRequest, chunks: Iterator[pb.UploadArtifactRequest], file: IO[Any]
+    ) -> tuple[str, int]:
+        digest, size_bytes, request = hashlib.sha256(), 0, first
+        while True:
+            size_bytes += len(request.data)
+            if len(request.data) > CHUNK_BYTES:
+                raise InvalidSpec([Violation("data", f"a chunk has at most {CHUNK_BYTES} bytes")])
+            if size_bytes > self._max_upload_bytes:
+                raise Exhausted(f"the file is larger than the {self._max_upload_bytes} bytes that this server takes")
+            digest.update(request.data)
+            file.write(request.data)
+            following = next(chunks, None)
+            if following is None:
+                break
+            request = following
+        if request.sha256 != digest.hexdigest():
+            what = f"{size_bytes} bytes with SHA-256 {digest.hexdigest()} arrived, not {request.sha256 or 'given'}"
+            raise InvalidSpec([Violation("sha256", f"{what}; the last chunk must carry it; send the file again")])
+        return digest.hexdigest(), size_bytes
+
+    def _name(self, request: pb.DownloadArtifactRequest) -> str:
+        if request.WhichOneof("what") == "artifact":
+            name = f"artifacts/{request.artifact}"
+            if not (re.fullmatch("[0-9a-f]{64}", request.artifact) and self._storage.exists(name)):
+                raise NotFound(f"no artifact has the SHA-256 {request.artifact[:64]!r}; upload the file")
+            return name
+        job = self._store.get(request.job_file.job_id)
+        wanted = request.job_file.name
+        if wanted not in JOB_FILES:
+            raise InvalidSpec([Violation("jobFile.name", f"{wanted!r} must be one of {', '.join(JOB_FILES)}")])
+        name = f"jobs/{job.id}/{JOB_FILES[wanted]}"
+        if not self._storage.exists(name):
+            raise NotFound(f"job {job.id} has no {wanted}; it is {job.state}, and exports come at a job's end")
+        return name
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._slots.acquire(blocking=False):
+            raise Exhausted(f"{MAX_TRANSFERS} files are on their way, and the server takes no more; try again")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+def _send(storage: Storage, name: str) -> Iterator[pb.DownloadArtifactResponse]:
+    """What the file holds now; a log may grow meanwhile."""
+    left = size_bytes = storage.size_bytes(name)
+    digest = hashlib.sha256()
+    with storage.open(name) as file:
+        is_first = True
+        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+            left -= len(chunk)
+            digest.update(chunk)
+            yield pb.DownloadArtifactResponse(data=chunk, size_bytes=size_bytes if is_first else 0)
+            is_first = False
+    yield pb.DownloadArtifactResponse(size_bytes=size_bytes if is_first else 0, sha256=digest.hexdigest())

@@ -1,0 +1,196 @@
+"""The life of processes in Ray: from the pool, through one job, to their end. All of it runs on the engine's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import ray
+import structlog
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gradwire.errors import GradwireError
+from gradwire.progress import Outcome
+from service.cluster.ending import ending
+from service.cluster.launch import Launch
+from service.cluster.pool import Member, WarmPool
+from service.cluster.share import Share
+from service.engine import Death, NodeResources
+from service.process import Process
+
+log = structlog.get_logger()
+
+THREADS = 4
+"""Of a process: one in `run`, the others for calls meanwhile."""
+
+WAITING_TICK_S = 0.05
+TICK_S = 1.0
+
+
+class Launcher:
+    """Owns pool and launches. `post` brings Ray's answers back to the thread; `logs` is where processes wrote."""
+
+    def __init__(self, post: Callable[..., None], logs: Path | None, *, warm: int, refill: bool) -> None:
+        self._post = post
+        self._logs = logs
+        self._pool = WarmPool(warm, refill=refill, spawn=self._spawn)
+        self._kind = ray.remote(Process)
+        self._waiting: list[Launch] = []
+        self._live: list[Launch] = []
+
+    def stage(self) -> str:
+        """What getting ready still waits for; from any thread."""
+        return self._pool.stage()
+
+    def tick(self, nodes: Sequence[NodeResources]) -> float:
+        """Gives processes to launches whose share has come, and fills the pool; returns the seconds until the next."""
+        for launch in list(self._waiting):
+            self._guarded(launch, self._advance)
+        self._pool.fill([(node.node, node.cpus) for node in nodes if node.cpus], time.monotonic())
+        return WAITING_TICK_S if self._waiting else TICK_S
+
+    def begin(self, launch: Launch) -> None:
+        """Asks for the launch's share, if it takes one, and for its process."""
+        self._live.append(launch)
+        self._guarded(launch, self._enter)
+
+    def cancel(self, launch: Launch) -> None:
+        """Asks the role to stop; as soon as there is one."""
+        launch.is_cancelled = True
+        if launch.is_started:
+            self.ask(launch, Future(), "cancel")
+
+    def ask(self, launch: Launch, answer: Future[Any], method: str, *arguments: object) -> None:
+        """Calls a method of a role that has started; `answer` gets its result or what it raised."""
+        if launch.member is None or launch.ending is not None:
+            answer.set_exception(GradwireError(f"the process of job {launch.assignment.job_id} has ended"))
+            return
+        _then(launch.member.actor.call.remote(method, *arguments), lambda asked: _copy(asked, answer))
+
+    def kill(self, launch: Launch, reason: str) -> None:
+        """Ends a launch at any point of its life; its ending tells when the process is gone."""
+        launch.kill_reason = launch.kill_reason or reason
+        if launch.member is None:
+            self._end(launch, Death(f"{launch.kill_reason} before it had a process"))
+        elif launch.ending is None:
+            ray.kill(launch.member.actor)
+
+    def stop(self) -> None:
+        """Ends everything; every launch has an ending afterwards."""
+        for launch in list(self._live):
+            launch.kill_reason = "the service stopped"
+            self._end(launch, Death(launch.kill_reason))
+        for member in self._pool.members:
+            ray.kill(member.actor)
+
+    def _guarded(self, launch: Launch, step: Callable[[Launch], None]) -> None:
+        try:
+            step(launch)
+        except Exception as error:
+            log.exception("process.refused", job=launch.assignment.job_id, worker=launch.assignment.worker_id)
+            self._end(launch, Death(f"Ray refused to start the process: {type(error).__name__}: {error}"))
+
+    def _enter(self, launch: Launch) -> None:
+        if launch.cpus:
+            launch.share = Share(cpus=launch.cpus, gpus=launch.gpus, node=launch.node)
+            self._waiting.append(launch)
+            self._advance(launch)
+        else:
+            self._assign(launch, launch.node)
+
+    def _advance(self, launch: Launch) -> None:
+        node = launch.share.node() if launch.share else None
+        if node is not None:
+            self._waiting.remove(launch)
+            self._assign(launch, node)
+
+    def _assign(self, launch: Launch, node: str | None) -> None:
+        if launch.gpus and launch.share and node:
+            # Only a process that Ray starts within the share is told which GPUs it has; so this one is not warm.
+            launch.member = self._spawn(node, uses_gpu=True, **launch.share.options())
+        else:
+            launch.member = self._pool.take(node, self._home(), time.monotonic())
+        begun = launch.member.actor.start.remote(launch.role, launch.assignment)
+        _then(begun, lambda answer: self._post(self._started, launch, answer))
+
+    def _started(self, launch: Launch, answer: Future[str]) -> None:
+        if error := answer.exception():
+            self._failed(launch, error)
+        elif launch.ending is None and launch.member is not None:
+            launch.address = answer.result() or None
+            launch.is_started = True
+            if launch.is_cancelled:
+                self.ask(launch, Future(), "cancel")
+            _then(launch.member.actor.run.remote(), lambda answer: self._post(self._ran, launch, answer))
+
+    def _ran(self, launch: Launch, answer: Future[Any]) -> None:
+        if error := answer.exception():
+            self._failed(launch, error)
+        else:
+            self._end(launch, answer.result())
+
+    def _failed(self, launch: Launch, error: BaseException) -> None:
+        found = ending(error, self._logs)
+        if isinstance(found, Death) and launch.kill_reason:
+            found = Death(launch.kill_reason)
+        self._end(launch, found)
+
+    def _end(self, launch: Launch, found: Outcome | Death) -> None:
+        if launch not in self._live:
+            return
+        self._live.remove(launch)
+        if launch in self._waiting:
+            self._waiting.remove(launch)
+        # A process serves one job.
+        if launch.member is not None:
+            ray.kill(launch.member.actor)
+        if launch.share is not None:
+            launch.share.release()
+        launch.ending = found
+        how = found.reason if isinstance(found, Death) else found.state
+        log.info("process.ended", job=launch.assignment.job_id, worker=launch.assignment.worker_id, how=how)
+
+    def _spawn(self, node: str, *, uses_gpu: bool = False, **options: object) -> Member:
+        options = options or {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        kind = self._kind.options(num_cpus=0, max_restarts=0, max_concurrency=THREADS, **options)
+        member = Member(actor=kind.remote(uses_gpu=uses_gpu), node=node)
+        _then(member.actor.warm.remote(), lambda answer: self._post(self._warmed, member, answer))
+        _then(member.actor.idle.remote(), lambda answer: self._post(self._left, member, answer))
+        return member
+
+    def _warmed(self, member: Member, answer: Future[dict[str, object]]) -> None:
+        if error := answer.exception():
+            self._discard(member, error)
+        else:
+            self._pool.warmed(member)
+            log.info("process.warm", node=member.node, **answer.result())
+
+    def _left(self, member: Member, answer: Future[None]) -> None:
+        if error := answer.exception():
+            self._discard(member, error)
+
+    def _discard(self, member: Member, error: BaseException) -> None:
+        found = ending(error, self._logs)
+        why = found.reason if isinstance(found, Death) else found.error.message if found.error else ""
+        if self._pool.died(member, why, time.monotonic()):
+            ray.kill(member.actor)
+            log.warning("process.lost", node=member.node, why=why)
+
+    def _home(self) -> str:
+        """The node for a process that may run anywhere: this machine's."""
+        return str(ray.get_runtime_context().get_node_id())
+
+
+def _then(reference: Any, answered: Callable[[Future[Any]], object]) -> None:
+    """Calls `answered` with the finished future, on a thread of Ray's: it has to be brief."""
+    reference.future().add_done_callback(answered)
+
+
+def _copy(source: Future[Any], target: Future[Any]) -> None:
+    if error := source.exception():
+        target.set_exception(error)
+    else:
+        target.set_result(source.result())

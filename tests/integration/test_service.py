@@ -1,0 +1,218 @@
+"""The whole service as its users meet it: real gRPC, real Ray, real TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import pytest
+
+from gradwire.client import Client
+from gradwire.errors import AlreadyExists, InvalidSpec, NotFound, Unavailable
+from gradwire.spec.job import JobSpec
+from protos.gradwire.v1 import service_pb2 as pb
+from tests.integration.cases import convolutional, several_heads, spec_of, write_npz
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
+
+
+def a_spec(data_root: Path, *, steps: int = 20, resources: dict[str, Any] | None = None, **training: Any) -> JobSpec:
+    case = convolutional(has_state=True)
+    path = data_root / "service.npz"
+    if not path.exists():
+        write_npz(case, path)
+    return spec_of(case, "server:service.npz", training={"steps": steps, **training}, resources=resources)
+
+
+def finished(client: Client, job: pb.Job) -> pb.Job:
+    for _ in client.watch(job):
+        pass
+    return client.get(job.id)
+
+
+def wait_for(client: Client, job: pb.Job, is_so: Callable[[pb.Job], bool], timeout_s: float = 90) -> pb.Job:
+    deadline = time.monotonic() + timeout_s
+    while not is_so(found := client.get(job.id)):
+        assert found.state not in ENDED, f"ended before: {found.error.message}"
+        assert time.monotonic() < deadline, f"still {pb.JobState.Name(found.state)}: {found.state_reason}"
+        time.sleep(0.05)
+    return found
+
+
+def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Client, data_root: Path) -> None:
+    jobs = [client.submit(a_spec(data_root, resources={"workers": workers})) for workers in (1, 2, 4)]
+    ended = [finished(client, job) for job in jobs]
+    assert [job.state for job in ended] == [pb.JOB_STATE_SUCCEEDED] * 3, [job.error.message for job in ended]
+    assert len({job.weights_digest for job in ended}) == 1
+
+    # A stopped worker holds the step up, so that its end comes in the middle of one.
+    spec = a_spec(data_root, resources={"workers": 2, "minWorkers": 2})
+    job = client.submit(spec)
+    started = wait_for(client, job, lambda found: any(worker.state == "READY" for worker in found.workers))
+    victim = next(worker for worker in started.workers if worker.state == "READY")
+    os.kill(victim.pid, signal.SIGSTOP)
+    os.kill(victim.pid, signal.SIGKILL)
+    job = finished(client, job)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
+    assert job.weights_digest == ended[0].weights_digest
+    assert any(victim.id in event.message for event in client.watch(job) if event.kind in ("worker", "warning"))
+
+
+def test_a_trainer_that_dies_is_followed_by_another_with_the_same_result(client: Client, data_root: Path) -> None:
+    undisturbed = finished(client, client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10})))
+    job = client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10}))
+    wait_for(client, job, lambda found: found.checkpoint_step >= 10)
+    os.kill(trainer_pid(job.id), signal.SIGKILL)
+    job = finished(client, job)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
+    assert job.generation == 2
+    states = [pb.JobState.Name(event.state) for event in client.watch(job) if event.kind == "state"]
+    assert "JOB_STATE_RECOVERING" in states
+    assert job.weights_digest == undisturbed.weights_digest
+
+
+def trainer_pid(job_id: str) -> int:
+    """The process that listens on the job's exchange."""
+    ends = [end for end in psutil.net_connections("unix") if f"{job_id}-1/control" in str(end.laddr)]
+    assert ends and ends[0].pid, "no trainer found"
+    return int(ends[0].pid)
+
+
+def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Path, tmp_path: Path) -> None:
+    case = several_heads()
+    write_npz(case, data_root / "exported.npz")
+    job = finished(client, client.submit(spec_of(case, "server:exported.npz")))
+    assert list(job.exports) == ["keras", "saved_model"], job.error.message
+    client.download(job, "export/keras", tmp_path / "model.keras")
+    client.download(job, "export/saved_model", tmp_path / "saved_model.tar")
+    with tarfile.open(tmp_path / "saved_model.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    model = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    expected = model.predict(case.inputs, verbose=0)
+    np.savez(tmp_path / "inputs.npz", **case.inputs)
+    script = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "loaded = tf.saved_model.load(sys.argv[1])\n"
+        "inputs = dict(np.load(sys.argv[2]))\n"
+        "np.savez(sys.argv[3], **{k: v.numpy() for k, v in loaded.serve(inputs).items()})\n"
+    )
+    paths = [tmp_path / "saved_model", tmp_path / "inputs.npz", tmp_path / "outputs.npz"]
+    subprocess.run([sys.executable, "-c", script, *map(str, paths)], check=True, capture_output=True, cwd=tmp_path)
+    outputs = np.load(tmp_path / "outputs.npz")
+    for name, values in expected.items():
+        np.testing.assert_allclose(outputs[name], values, atol=1e-5)
+
+
+def test_a_request_id_stands_for_one_job(client: Client, data_root: Path) -> None:
+    first = client.submit(a_spec(data_root), request_id="once")
+    assert client.submit(a_spec(data_root), request_id="once").id == first.id
+    with pytest.raises(AlreadyExists):
+        client.submit(a_spec(data_root, steps=7), request_id="once")
+    client.cancel(first.id)
+
+
+def test_watching_again_from_a_cursor_misses_nothing(client: Client, data_root: Path) -> None:
+    job = client.submit(a_spec(data_root))
+    everything = [event.cursor for event in client.watch(job)]
+    assert everything == list(range(1, len(everything) + 1))
+    middle = everything[len(everything) // 2]
+    assert [event.cursor for event in client.watch(job, cursor=middle)] == everything[middle:]
+
+
+def test_jobs_that_do_not_fit_wait_in_order_and_say_why(client: Client, data_root: Path) -> None:
+    cpus = os.cpu_count() or 1
+    everything = {"workers": 1, "cpusPerWorker": cpus}
+    first = client.submit(a_spec(data_root, steps=100_000, resources=everything))
+    second = client.submit(a_spec(data_root, resources=everything))
+    third = client.submit(a_spec(data_root))
+    try:
+        wait_for(client, first, lambda found: found.state == pb.JOB_STATE_RUNNING)
+        waiting = wait_for(client, second, lambda found: "CPU" in found.state_reason)
+        assert waiting.state == pb.JOB_STATE_QUEUED
+        behind = wait_for(client, third, lambda found: found.state_reason != "")
+        assert behind.state == pb.JOB_STATE_QUEUED
+    finally:
+        for job in (third, second, first):
+            client.cancel(job.id)
+    ended = finished(client, first)
+    assert ended.state == pb.JOB_STATE_CANCELLED
+    assert ended.checkpoint_step == ended.step > 0, "what is trained is kept"
+
+
+def test_a_model_that_does_not_fit_the_data_fails_before_the_first_step(client: Client, data_root: Path) -> None:
+    case = convolutional()
+    small = {"image": case.inputs["image"][:, :5], "label_digit": case.labels["digit"]}
+    np.savez(data_root / "small.npz", **small)
+    job = finished(client, client.submit(spec_of(case, "server:small.npz")))
+    assert (job.state, job.step) == (pb.JOB_STATE_FAILED, 0)
+    assert job.error.code == "model_data_mismatch"
+    assert "(8, 8, 1)" in job.error.message and "(5, 8, 1)" in job.error.message
+
+
+def test_a_loss_that_is_not_finite_fails_the_job_and_keeps_the_last_checkpoint(client: Client, data_root: Path) -> None:
+    spec = a_spec(data_root, steps=400, checkpoint={"everySteps": 1})
+    wild = {"name": "SGD", "config": {"learning_rate": 1e12}}
+    spec = JobSpec.model_validate({**spec.model_dump(), "optimizer": wild})
+    job = finished(client, client.submit(spec))
+    assert (job.state, job.error.code) == (pb.JOB_STATE_FAILED, "nonfinite")
+    assert "step" in job.error.message
+    assert job.weights_digest
+    log = "\n".join(event.message for event in client.watch(job))
+    assert "nonfinite" in log or "not finite" in log
+
+
+def test_a_truncated_file_is_named(client: Client, data_root: Path, tmp_path: Path) -> None:
+    whole = write_npz(convolutional(), tmp_path / "whole.npz").read_bytes()
+    (data_root / "half.npz").write_bytes(whole[: len(whole) // 2])
+    job = finished(client, client.submit(spec_of(convolutional(), "server:half.npz")))
+    assert job.state == pb.JOB_STATE_FAILED
+    assert job.error.code == "data_unreadable" and "half.npz" in job.error.message
+
+
+def test_a_python_function_is_uploaded_and_run(client: Client, data_root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "net.py").write_text(
+        "import keras\n\n\ndef build(width):\n"
+        "    image = keras.Input((8, 8, 1), name='image')\n"
+        "    value = keras.layers.Dense(width, activation='relu')(keras.layers.Flatten()(image))\n"
+        "    return keras.Model(image, keras.layers.Dense(10, name='digit')(value))\n"
+    )
+    write_npz(convolutional(), data_root / "python.npz")
+    python = {"function": "net:build", "source": str(source), "arguments": {"width": 12}}
+    spec = spec_of(convolutional(), "server:python.npz", model={"python": python})
+    job = finished(client, client.submit(spec))
+    assert job.state == pb.JOB_STATE_SUCCEEDED, (job.error.message, job.error.details)
+
+
+def test_an_invalid_spec_is_refused_with_every_violation(client: Client, data_root: Path) -> None:
+    spec = a_spec(data_root)
+    hostile = {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "x"}}
+    broken = spec.model_dump()
+    broken["model"] = {"keras": json.dumps(hostile)}
+    broken["data"]["train"] = {"npz": {"server_path": "../../etc/passwd"}}
+    with pytest.raises(InvalidSpec) as caught:
+        client.submit(JobSpec.model_validate(broken))
+    fields = [violation.field for violation in caught.value.violations]
+    assert any(field.startswith("model.keras") for field in fields)
+    assert any(field.startswith("data.train") for field in fields)
+
+
+def test_unknown_jobs_and_missing_servers_are_errors(client: Client) -> None:
+    with pytest.raises(NotFound):
+        client.get("no such job")
+    with Client("127.0.0.1:9") as nobody, pytest.raises(Unavailable, match=r"127\.0\.0\.1:9.*gradwire serve"):
+        nobody.get("any")
