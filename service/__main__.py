@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from functools import partial
@@ -14,6 +15,9 @@ from service.signals import stop_on_signals
 
 def main(arguments: list[str]) -> int:
     """Runs the service; returns the exit code: 0 stopped, 1 failed or a port is taken, 2 a setting is wrong."""
+    # Ray's processes are forked off while RPCs are being served: gRPC's own handlers around a fork would wait for
+    # each other.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     logs.configure()
     stop = threading.Event()
     stop_on_signals(stop)

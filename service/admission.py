@@ -63,9 +63,7 @@ class _Room:
 
     def fits(self, demand: Demand) -> int:
         """How many of the job's workers."""
-        counts = [
-            max(have, 0) // need for have, need in ((self.cpus, demand.cpus), (self.gpus, demand.gpus)) if need
-        ]
+        counts = [max(have, 0) // need for have, need in ((self.cpus, demand.cpus), (self.gpus, demand.gpus)) if need]
         return min(counts, default=demand.workers)
 
 
@@ -136,9 +134,7 @@ def _too_large(demand: Demand, nodes: Sequence[NodeResources]) -> str:
     )
 
 
-def _waits(
-    demand: Demand, rooms: Sequence[_Room], nodes: Sequence[NodeResources], ahead: str, *, fits: bool
-) -> str:
+def _waits(demand: Demand, rooms: Sequence[_Room], nodes: Sequence[NodeResources], ahead: str, *, fits: bool) -> str:
     """Such as: waits for 1 CPU: needs 2 × 1 CPU (at least 1 worker), 0.5 of 2 CPUs are free; behind job ab12."""
     if fits:
         return f"waits its turn behind job {ahead}"

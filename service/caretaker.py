@@ -20,7 +20,7 @@ from service.run import LiveJob, PlacedWorker, Run
 
 CANCEL_GRACE_S = 15.0
 """How long a cancelled trainer may take for its last checkpoint."""
-LAST_WORDS_S = 3.0
+LAST_WORDS_S = 2.0
 """How long an ended trainer is asked for what it reported last."""
 REPLACE_AFTER_S = 0.5
 """Workers end a moment before their trainer does: so long it is waited before one is replaced."""
@@ -35,9 +35,7 @@ log = structlog.get_logger()
 class Caretaker:
     """Acts for the supervisor, on its thread. `now` is the supervisor's clock, in seconds."""
 
-    def __init__(
-        self, journal: Journal, launcher: Launcher, retirement: Retirement, stages: Callable[[], str]
-    ) -> None:
+    def __init__(self, journal: Journal, launcher: Launcher, retirement: Retirement, stages: Callable[[], str]) -> None:
         self._journal = journal
         self._launcher = launcher
         self._retirement = retirement
@@ -171,9 +169,7 @@ class Caretaker:
                 if job.run is None:
                     return
 
-    def _replace(
-        self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str], now: float
-    ) -> None:
+    def _replace(self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str], now: float) -> None:
         worker = run.workers.pop(worker_id)
         worker.handle.kill()  # what is left of it gives its share back
         job.losses = job.losses.worker_died()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradwire.channel import read_token
 from gradwire.errors import InvalidSpec
 from service.address import Address, parse_address
 
@@ -129,6 +128,9 @@ def _address(name: str, text: str, *, has_token: bool) -> Address:
 def _token(path: str | None) -> str | None:
     if path is None:
         return None
+    # It loads gRPC, which reads the environment that `service.__main__` sets.
+    from gradwire.channel import read_token  # noqa: PLC0415
+
     try:
         return read_token(None, path)
     except InvalidSpec as error:

@@ -31,6 +31,7 @@ from service.metrics_server import MetricsServer
 from service.readiness import Readiness
 from service.segments import remove_segments
 from service.state_folder import StateFolder
+from service.store.base import JobStore
 from service.store.sqlite import SqliteStore
 from service.supervisor import Supervisor
 
@@ -78,9 +79,7 @@ def run(
 class Coordinator:
     """All parts of a running service; `parts` takes each down, in the opposite order of their making."""
 
-    def __init__(
-        self, config: ServiceConfig, readiness: Readiness, make_engine: EngineMaker, parts: ExitStack
-    ) -> None:
+    def __init__(self, config: ServiceConfig, readiness: Readiness, make_engine: EngineMaker, parts: ExitStack) -> None:
         self._config = config
         self._readiness = readiness
         self._folder = _entered(parts, StateFolder(config.state), StateFolder.close)
@@ -98,26 +97,37 @@ class Coordinator:
         journal = Journal(
             store, JobLog(storage, self._folder.spool), bulletin, wall=time.time, observe=metrics.jobs.observe
         )
-        self._supervisor = Supervisor(
+        self._supervisor = self._make_supervisor(store, storage, journal)
+        parts.callback(self._supervisor.stop)
+        backend = self._make_backend(store, storage, journal, bulletin)
+        backend.transfer.sweep()
+        self._api = ApiServer(Servicer(backend), config, metrics)
+        parts.callback(self._api.stop, RPC_GRACE_S)
+        parts.callback(bulletin.close)
+
+    def _make_supervisor(self, store: JobStore, storage: Storage, journal: Journal) -> Supervisor:
+        config, service_id = self._config, self._folder.service_id
+        launcher = Launcher(
+            engine=self._engine,
+            store=store,
+            storage=storage,
+            service_id=service_id,
+            cache_dir=self._folder.cache,
+            data_root=config.data_root,
+            allow_code=config.allow_code,
+            trust=config.trust,
+        )
+        return Supervisor(
             store=store,
             journal=journal,
             engine=self._engine,
-            launcher=Launcher(
-                engine=self._engine,
-                store=store,
-                storage=storage,
-                service_id=service_id,
-                cache_dir=self._folder.cache,
-                data_root=config.data_root,
-                allow_code=config.allow_code,
-                trust=config.trust,
-            ),
+            launcher=launcher,
             clock=time.monotonic,
             cleared=lambda run: remove_segments(service_id, run.assignment.job_id, run.assignment.generation),
         )
-        parts.callback(self._supervisor.stop)
-        transfer = Transfer(storage, store, config.max_upload_bytes)
-        transfer.sweep()
+
+    def _make_backend(self, store: JobStore, storage: Storage, journal: Journal, bulletin: Bulletin) -> Backend:
+        config = self._config
         submission = Submission(
             journal=journal,
             storage=storage,
@@ -127,16 +137,13 @@ class Coordinator:
             wall=time.time,
             submitted=self._supervisor.submitted,
         )
-        backend = Backend(
+        return Backend(
             store=store,
             submission=submission,
-            transfer=transfer,
+            transfer=Transfer(storage, store, config.max_upload_bytes),
             bulletin=bulletin,
             cancel=self._supervisor.cancel,
         )
-        self._api = ApiServer(Servicer(backend), config, metrics)
-        parts.callback(self._api.stop, RPC_GRACE_S)
-        parts.callback(bulletin.close)
 
     def accept(self) -> None:
         """Accepts calls; jobs wait until the engine is up."""

@@ -26,7 +26,11 @@ class Death:
 
 
 class TrainerHandle(Protocol):
-    """A trainer's process. Every call returns within milliseconds."""
+    """A trainer's process. Every call returns within milliseconds.
+
+    A trainer whose run has an `Outcome` lives on and answers polls until it is killed: what it reported last (its
+    exports, its final digest) is asked for after its run.
+    """
 
     def exchange_address(self) -> str | None:
         """Where the trainer listens for its workers; None until it does."""

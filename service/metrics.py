@@ -93,9 +93,7 @@ class Metrics:
         self.jobs = JobSeries(counts)
         self.registry.register(self.jobs)
         self.registry.register(_Build())
-        self.rpcs = Counter(
-            "gradwire_rpc", "Calls of the API that ended", ["method", "code"], registry=self.registry
-        )
+        self.rpcs = Counter("gradwire_rpc", "Calls of the API that ended", ["method", "code"], registry=self.registry)
         self.rpc_duration_seconds = Histogram(
             "gradwire_rpc_duration_seconds",
             "How long calls of the API took; streams last as long as their client wants",

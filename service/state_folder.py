@@ -17,11 +17,11 @@ from service.config import WrongSetting
 class StateFolder:
     """The state folder while this process has it: its parts, and the service's id.
 
-        lock, service_id, server.json      who is here
-        jobs.sqlite3                       the store
-        storage/                           artifacts, checkpoints, exports, logs
-        cache/                             of data, by content hash
-        spool/                             job logs on their way into a remote storage
+    lock, service_id, server.json      who is here
+    jobs.sqlite3                       the store
+    storage/                           artifacts, checkpoints, exports, logs
+    cache/                             of data, by content hash
+    spool/                             job logs on their way into a remote storage
     """
 
     def __init__(self, path: Path) -> None:

@@ -161,7 +161,7 @@ def _tail(log: Path) -> str:
 def _remove_segments(ready: Ready | None) -> None:
     if ready is not None and ready.service_id:
         for path in SEGMENTS.glob(f"gradwire-{ready.service_id}-*"):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

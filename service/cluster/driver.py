@@ -9,10 +9,18 @@ import ray
 import structlog
 from ray._private import worker as ray_worker
 
+from gradwire.errors import GradwireError
+
 NAMESPACE = "gradwire"
 MAX_MESSAGE_CHARACTERS = 300
 
 log = structlog.get_logger()
+
+
+def require_free() -> None:
+    """Raises GradwireError if this process is connected to a Ray: it can be to one at a time."""
+    if ray.is_initialized():
+        raise GradwireError("this process is connected to a Ray already; stop that engine first")
 
 
 def connect(address: str, *, node_ip: str | None = None) -> None:

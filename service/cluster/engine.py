@@ -10,6 +10,7 @@ import ray
 
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError, Unavailable
+from service.cluster import driver
 from service.cluster.given import GivenRay
 from service.cluster.handle import RayTrainer, RayWorker
 from service.cluster.launch import Launch
@@ -71,6 +72,7 @@ class RayEngine:
         """
         if self._mailbox is not None:
             raise GradwireError("the engine runs already")
+        driver.require_free()
         self._mailbox = mailbox = Mailbox(self._name, self._tick)
         try:
             mailbox.call(self._cluster.start, self._timeout_s)
@@ -87,8 +89,7 @@ class RayEngine:
     def _abandon(self, mailbox: Mailbox) -> None:
         # Nothing interrupts Ray's call; should it return after all, what it has started ends.
         self._mailbox = None
-        mailbox.post(self._cluster.stop)
-        mailbox.close(0.0)
+        mailbox.close(self._cluster.stop, 0.0)
 
     def resources(self) -> tuple[NodeResources, ...]:
         """The nodes of the cluster, as of some seconds ago."""
@@ -113,17 +114,21 @@ class RayEngine:
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is None:
             return
-        if self._launcher is not None:
-            mailbox.post(self._launcher.stop)
-        mailbox.post(self._cluster.stop)
-        is_ended = mailbox.close(STOP_TIMEOUT_S)
-        self._launcher = None
-        if not is_ended:
+        if not mailbox.close(self._end, STOP_TIMEOUT_S):
             raise GradwireError(f"Ray did not stop within {STOP_TIMEOUT_S:.0f} s; its processes end with this one")
 
     def stages(self) -> str:
         """What the engine is doing to get ready, for people; empty when it is."""
         return self._launcher.stage() if self._launcher is not None else "starting Ray"
+
+    def _end(self) -> None:
+        # Ray starts itself anew for whoever calls it after its end, so nothing may come after this.
+        launcher, self._launcher = self._launcher, None
+        try:
+            if launcher is not None:
+                launcher.stop()
+        finally:
+            self._cluster.stop()
 
     def _running(self) -> tuple[Launcher, Mailbox]:
         if self._launcher is None or self._mailbox is None:

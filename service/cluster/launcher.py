@@ -40,6 +40,7 @@ class Launcher:
         self._kind = ray.remote(Process)
         self._waiting: list[Launch] = []
         self._live: list[Launch] = []
+        self._lingering: list[Launch] = []
 
     def stage(self) -> str:
         """What getting ready still waits for; from any thread."""
@@ -65,7 +66,7 @@ class Launcher:
 
     def ask(self, launch: Launch, answer: Future[Any], method: str, *arguments: object) -> None:
         """Calls a method of a role that has started; `answer` gets its result or what it raised."""
-        if launch.member is None or launch.ending is not None:
+        if launch.member is None or isinstance(launch.ending, Death):
             answer.set_exception(GradwireError(f"the process of job {launch.assignment.job_id} has ended"))
             return
         _then(launch.member.actor.call.remote(method, *arguments), lambda asked: _copy(asked, answer))
@@ -75,15 +76,17 @@ class Launcher:
         launch.kill_reason = launch.kill_reason or reason
         if launch.member is None:
             self._end(launch, Death(f"{launch.kill_reason} before it had a process"))
-        elif launch.ending is None:
+        else:
             ray.kill(launch.member.actor)
+            self._lingering = [other for other in self._lingering if other is not launch]
 
     def stop(self) -> None:
         """Ends everything; every launch has an ending afterwards."""
         for launch in list(self._live):
             launch.kill_reason = "the service stopped"
             self._end(launch, Death(launch.kill_reason))
-        for member in self._pool.members:
+        members = [*self._pool.members, *(launch.member for launch in self._lingering if launch.member)]
+        for member in members:
             ray.kill(member.actor)
 
     def _guarded(self, launch: Launch, step: Callable[[Launch], None]) -> None:
@@ -144,8 +147,10 @@ class Launcher:
         self._live.remove(launch)
         if launch in self._waiting:
             self._waiting.remove(launch)
-        # A process serves one job.
-        if launch.member is not None:
+        # A process serves one job. A trainer is asked for its last words before it is killed.
+        if isinstance(found, Outcome) and not launch.cpus:
+            self._lingering.append(launch)
+        elif launch.member is not None:
             ray.kill(launch.member.actor)
         if launch.share is not None:
             launch.share.release()

@@ -32,11 +32,11 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing large goes through it; Ray takes no less than 75 MB."""
 
-FOLDER_PREFIX = "gradwire-ray-"
+FOLDER_PREFIX = "gw-ray-"
 FOLDER_NOTE = "ray_folder"
 """In the state folder: the path of Ray's own folder, for a start after a stop that did not come to its end."""
-MAX_FOLDER_CHARACTERS = 40
-"""Ray adds up to 65 to it for its sockets, and a socket's path has at most 107."""
+MAX_BASE_CHARACTERS = 26
+"""Of the folder it is in: our name and Ray's add 81 characters, and the path of a socket has 107 at most."""
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
@@ -60,8 +60,6 @@ CHILD_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     # On Linux too, this makes Ray live on the loopback address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Ray's agents then end with their raylet, not half a minute later.
-    "RAY_enable_pipe_based_agent_to_parent_health_check": "1",
 }
 
 
@@ -119,13 +117,11 @@ class LocalRay:
 
     def stop(self) -> None:
         """Disconnects, ends all of Ray's processes, removes its folder, and restores the environment."""
-        started = psutil.Process().children(recursive=True) if self._node else []
+        processes = _processes(self._node) if self._node else []
         ray.shutdown()
         if self._node:
-            ours = {info.process.pid for infos in self._node.all_processes.values() for info in infos}
-            started = [process for process in started if ours & _lineage(process)]
             self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-            _end(started)
+            _end(processes)
             self._node = None
         if self._folder:
             _remove_folder(self._state, self._folder)
@@ -164,7 +160,7 @@ def _make_folder(state: Path) -> Path:
     if note.exists():
         _remove_folder(state, Path(note.read_text().strip()))
     base = tempfile.gettempdir()
-    if len(base) > MAX_FOLDER_CHARACTERS - len(FOLDER_PREFIX) - 10:
+    if len(base) > MAX_BASE_CHARACTERS:
         base = "/tmp"
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
     note.write_text(f"{folder}\n")
@@ -183,14 +179,27 @@ def _last_words(folder: Path) -> str:
     return "\n".join(line for path in found for line in path.read_text(errors="replace").splitlines()[-10:])
 
 
-def _lineage(process: psutil.Process) -> set[int]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return {process.pid, *(parent.pid for parent in process.parents())}
-    return set()
+def _processes(node: Any) -> list[psutil.Process]:
+    """All that Ray runs here: what the node has started, and what that has."""
+    found = []
+    for info in (info for infos in node.all_processes.values() for info in infos):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(info.process.pid)
+            found += [parent, *parent.children(recursive=True)]
+    return found
 
 
 def _end(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+    limit = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < limit and any(_is_alive(process) for process in processes):
+        time.sleep(0.02)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    # A zombie waits for the first process of the machine, which may take its time.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False

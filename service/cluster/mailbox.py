@@ -48,14 +48,18 @@ class Mailbox:
         if raised:
             raise raised[0]
 
-    def close(self, timeout_s: float) -> bool:
-        """Ends the thread after what was posted before; returns whether it has ended in time."""
-        self.post(self._close)
+    def close(self, last: Callable[[], object], timeout_s: float) -> bool:
+        """Ends the thread with `last`, after what was posted before it; what comes later is dropped.
+
+        Returns whether the thread has ended in time.
+        """
+        self.post(self._finish, last)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _close(self) -> None:
+    def _finish(self, last: Callable[[], object]) -> None:
         self._closing = True
+        last()
 
     def _work(self) -> None:
         wait_s = 0.0

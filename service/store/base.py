@@ -17,9 +17,7 @@ class JobStore(Protocol):
     Jobs come in by `submit`; after that the supervisor alone calls `update`.
     """
 
-    def submit(
-        self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int
-    ) -> tuple[JobRecord, bool]:
+    def submit(self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int) -> tuple[JobRecord, bool]:
         """Adds a job with its first event; returns it, and whether it is new.
 
         A request id that is known gives the job it made. Raises `AlreadyExists` if that job has another specification,

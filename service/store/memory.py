@@ -29,9 +29,7 @@ class MemoryStore:
         self._entries: dict[str, _Entry] = {}
         self._by_request: dict[str, str] = {}
 
-    def submit(
-        self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int
-    ) -> tuple[JobRecord, bool]:
+    def submit(self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int) -> tuple[JobRecord, bool]:
         with self._lock:
             if (known := self._by_request.get(record.request_id)) is not None:
                 return matched(self._entries[known].record, record), False

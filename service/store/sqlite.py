@@ -54,9 +54,7 @@ class SqliteStore:
                 f"{path} has version {version} of the store, this service knows {SCHEMA_VERSION}; take another --state"
             )
 
-    def submit(
-        self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int
-    ) -> tuple[JobRecord, bool]:
+    def submit(self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int) -> tuple[JobRecord, bool]:
         with self._transaction() as db:
             row = db.execute("SELECT sequence, record FROM jobs WHERE request_id = ?", [record.request_id]).fetchone()
             if row is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -189,6 +190,16 @@ def test_sqlite_outlives_its_connection(tmp_path: Path) -> None:
     second = SqliteStore(path)
     assert second.live() == [stored] and second.events(stored.id, 0, 9)[0].message == "queued"
     second.close()
+
+
+def test_sqlite_takes_an_update_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.sqlite3")
+    stored = submit(store, record())
+    forgetful = replace(stored, cursor=0, state=JobState.FAILED)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.update(forgetful, [event(message="has the first event's cursor")])
+    assert store.get(stored.id) == stored
+    store.close()
 
 
 def test_sqlite_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +23,12 @@ from typing import Any
 from gradwire.assignment import Assignment
 from gradwire.progress import Outcome, Progress
 from gradwire.spec.job import JobSpec
+from workers.exchange.segment import job_folder
 
 ROLES = {"trainer": ("service.training.trainer", "Trainer"), "worker": ("workers.worker", "Worker")}
 PRELOAD = ["tensorflow", "keras", *(module for module, _ in ROLES.values())]
 TIMEOUT_S = 90.0
+SERVICE_ID = "lab00000"
 
 
 def context() -> Any:
@@ -101,7 +104,7 @@ class Lab:
             generation=self.generation,
             spec_json=self.spec.model_dump_json(by_alias=True),
             storage_url=str(self.folder / "storage"),
-            service_id="lab00000",
+            service_id=SERVICE_ID,
             token="secret",
             cache_dir=str(self.folder / "cache"),
             data_root=str(self.folder),
@@ -152,6 +155,7 @@ class Lab:
             child.process.join(5)
             if child.process.is_alive() and child.process.pid:
                 os.kill(child.process.pid, signal.SIGKILL)
+        shutil.rmtree(job_folder(SERVICE_ID, self.job_id, self.generation), ignore_errors=True)
 
 
 @contextmanager

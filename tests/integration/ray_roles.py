@@ -34,7 +34,8 @@ class FakeTrainer:
 
         threads = tf.config.threading.get_intra_op_parallelism_threads()
         metrics = {"threads": float(threads), "sum": float(tf.reduce_sum(tf.ones(3))), "pid": float(os.getpid())}
-        message = f"{os.environ['KERAS_BACKEND']} {os.environ['OMP_NUM_THREADS']} <{os.environ['CUDA_VISIBLE_DEVICES']}>"
+        names = ("KERAS_BACKEND", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+        message = " ".join(f"<{os.environ[name]}>" for name in names)
         event = Event(cursor=since + 1, time_s=time.time(), kind="progress", message=message)
         return Progress(events=(event,), snapshot=Snapshot(is_running=True, metrics=metrics))
 

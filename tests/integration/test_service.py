@@ -117,8 +117,9 @@ def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Pat
 
 
 def test_a_request_id_stands_for_one_job(client: Client, data_root: Path) -> None:
-    first = client.submit(a_spec(data_root), request_id="once")
-    assert client.submit(a_spec(data_root), request_id="once").id == first.id
+    spec = a_spec(data_root)
+    first = client.submit(spec, request_id="once")
+    assert client.submit(spec, request_id="once").id == first.id
     with pytest.raises(AlreadyExists):
         client.submit(a_spec(data_root, steps=7), request_id="once")
     client.cancel(first.id)

@@ -17,6 +17,8 @@ class FakeTrainer:
     end: Outcome | Death | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
     events: list[Event] = field(default_factory=list)
+    answers: list[Progress | None] = field(default_factory=list)
+    """What the next polls give; then the truth."""
     is_cancelled: bool = False
     is_killed: bool = False
 
@@ -26,6 +28,8 @@ class FakeTrainer:
     def poll(self, since: int) -> Progress | None:
         if isinstance(self.end, Death) or self.is_killed or self.address is None:
             return None
+        if self.answers:
+            return self.answers.pop(0)
         return Progress(events=tuple(event for event in self.events if event.cursor > since), snapshot=self.snapshot)
 
     def outcome(self) -> Outcome | Death | None:

@@ -57,7 +57,8 @@ def test_what_never_fits_holds_up_nobody() -> None:
     assert started(decision) == ("b", {"n": 1})
     reasons = decide([demand("a", workers=3, min_workers=3)], [], TWO_CPUS).reasons
     assert reasons["a"] == (
-        "cannot run here: needs at least 3 workers of 1 CPU, the cluster has 2 CPUs on 1 node; ask for less, or add nodes"
+        "cannot run here: needs at least 3 workers of 1 CPU, the cluster has 2 CPUs on 1 node; "
+        "ask for less, or add nodes"
     )
     assert decide([demand("a")], [], ()).reasons == {"a": "waits for a node: the cluster has none"}
 

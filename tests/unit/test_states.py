@@ -18,7 +18,7 @@ RECORD = JobRecord(
 
 def test_every_state_is_in_the_table_and_can_end() -> None:
     assert set(MOVES) == set(JobState)
-    assert ENDED == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED} == ENDED
     assert all({JobState.FAILED, JobState.CANCELLED} <= MOVES[state] for state in LIVE)
     assert [state for state in MOVES if JobState.SUCCEEDED in MOVES[state]] == [JobState.RUNNING]
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from gradwire.errors import NotPossible, Unavailable
-from gradwire.progress import ErrorView, Outcome, Snapshot
+from gradwire.progress import ErrorView, Outcome, Progress, Snapshot
 from gradwire.spec.job import ResourceSpec
 from gradwire.storage import Storage
-from service.caretaker import CANCEL_GRACE_S
+from service.caretaker import CANCEL_GRACE_S, LAST_WORDS_S
 from service.engine import Death, NodeResources
 from service.jobs.bulletin import Bulletin
 from service.jobs.journal import Journal
@@ -87,10 +86,10 @@ def make_lab(storage: Storage, store: JobStore) -> Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path) -> Lab:
     made = make_lab(Storage(str(tmp_path)), MemoryStore())
     made.supervisor.engine_started()
-    yield made
+    return made
 
 
 def test_a_job_goes_from_the_queue_to_its_end(lab: Lab) -> None:
@@ -121,6 +120,30 @@ def test_a_job_goes_from_the_queue_to_its_end(lab: Lab) -> None:
         "queued", "starting the trainer", "building the model on 2 workers", "worker w0 is ready",
         "training with 2 workers", "the first step is under way", "step 3 of 9", "exported as keras", "finished",
     ]  # fmt: skip
+
+
+def test_the_last_words_of_a_trainer_are_waited_for(lab: Lab) -> None:
+    lab.submit()
+    lab.run(step=8)
+    on_its_way = Progress(events=(), snapshot=lab.trainer.snapshot)
+    lab.trainer.answers = [None, on_its_way, None]
+    lab.trainer.end = DONE
+    lab.trainer.snapshot = replace(lab.trainer.snapshot, step=9, exports=("keras",))
+    lab.tick(times=3)
+    assert lab.job().state is JobState.RUNNING
+    lab.tick()
+    assert lab.job().state is JobState.SUCCEEDED and lab.job().snapshot.exports == ("keras",)
+
+
+def test_a_trainer_that_says_nothing_more_holds_nobody_up(lab: Lab) -> None:
+    lab.submit()
+    lab.run()
+    lab.trainer.answers = [None] * 100
+    lab.trainer.end = DONE
+    lab.tick(times=2)
+    assert lab.job().state is JobState.RUNNING
+    lab.tick(LAST_WORDS_S)
+    assert lab.job().state is JobState.SUCCEEDED
 
 
 def test_the_assignment_says_all_that_a_trainer_needs(lab: Lab) -> None:
@@ -239,6 +262,7 @@ def test_a_dead_worker_is_replaced(lab: Lab) -> None:
     lab.engine.workers[0].end = Death("killed by signal 9")
     lab.tick(0.2, times=6)
     assert [worker.id[-5:] for worker in lab.engine.workers] == ["g1-w0", "g1-w1", "g1-w2"]
+    assert lab.engine.workers[0].is_killed, "its share of the node is given back"
     assert "worker ab12ab12ab12-g1-w0 died (killed by signal 9); another takes its place" in lab.messages()
     assert lab.job().state is JobState.RUNNING
 
