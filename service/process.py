@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -43,6 +44,9 @@ class Process:
 
     def __init__(self, *, uses_gpu: bool = False) -> None:
         faulthandler.enable()
+        if threading.current_thread() is threading.main_thread():
+            # Ray's handler waits for the calls that go on, and `idle` and `run` go on until somebody else acts.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         warnings.simplefilter("ignore")
         os.environ.update(ENVIRONMENT)
         if not uses_gpu:

@@ -53,6 +53,11 @@ class FakeTrainer:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
+    def _terminate(self) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        self._cancelled.wait()
+        raise AssertionError
+
     def _abort(self) -> Outcome:
         os.abort()
 

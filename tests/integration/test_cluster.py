@@ -109,7 +109,13 @@ def test_cancelling_before_the_start_is_not_lost(engine: RayEngine) -> None:
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [("kill", "without a word .*SIGKILL"), ("abort", "of SIGABRT"), ("segfault", "of SIGSEGV"), ("leave", "an exit")],
+    [
+        ("kill", "without a word .*SIGKILL"),
+        ("abort", "of SIGABRT"),
+        ("segfault", "of SIGSEGV"),
+        ("leave", "an exit"),
+        ("terminate", "an exit"),
+    ],
 )
 def test_a_death_is_told_with_its_cause(engine: RayEngine, what: str, reason: str) -> None:
     found = ended(engine.launch_trainer(assignment(what)))
