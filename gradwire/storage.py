@@ -25,8 +25,8 @@ CHUNK_BYTES = 1 << 20
 class Storage:
     """Files below one URL, by relative name.
 
-    Writers never expose half a file: `writing` and `folder` give a temporary name, which is renamed at the end. Any error
-    is an `OSError`.
+    Writers never expose half a file: `writing` gives a temporary name, which is renamed at the end. Any error is an
+    `OSError`.
     """
 
     def __init__(self, url: str) -> None:

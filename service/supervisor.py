@@ -155,7 +155,10 @@ class Supervisor:
         """Trainers that are cancelled save their state; the records stay as they are, for `recover`."""
         runs = [job.run for job in self._jobs.values() if job.run is not None]
         for run in runs:
-            run.trainer.cancel()
+            if run.trainer.exchange_address() is None:
+                run.trainer.kill()  # it has nothing yet to save
+            else:
+                run.trainer.cancel()
         deadline, pause = self._clock() + STOP_S, threading.Event()
         while any(run.trainer.outcome() is None for run in runs) and self._clock() < deadline:
             pause.wait(TICK_S / 2)

@@ -27,6 +27,8 @@ POLL_S = 0.1
 LOG_LINES_SHOWN = 15
 SEGMENTS = Path("/dev/shm")
 LOG = "service.log"
+RAY_NOTE, RAY_PREFIX = "ray_folder", "gw-ray-"
+"""In its state folder the server notes where Ray's own folder is, which it removes itself unless it is killed."""
 
 Command = Callable[[dict[str, Any]], Sequence[str]]
 
@@ -73,6 +75,7 @@ def embedded_service(command: Command, settings: dict[str, Any], on_stage: Calla
                 if child is not None:
                     stop(child)
                 _remove_segments(ready)
+                _remove_ray(folder)
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -162,6 +165,13 @@ def _remove_segments(ready: Ready | None) -> None:
     if ready is not None and ready.service_id:
         for path in SEGMENTS.glob(f"gradwire-{ready.service_id}-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_ray(state: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        folder = Path((state / RAY_NOTE).read_text(encoding="utf-8").strip())
+        if folder.name.startswith(RAY_PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

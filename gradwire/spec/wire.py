@@ -42,7 +42,7 @@ def from_proto(message: pb.JobSpec) -> job.JobSpec:
     document: dict[str, Any] = {
         "name": message.name,
         "loss": {
-            key: {**_read_object(loss.object, ("loss", key), found), "weight": loss.weight if loss.HasField("weight") else 1.0}
+            key: {**_read_object(loss.object, ("loss", key), found), **_weight(loss)}
             for key, loss in message.loss.items()
         },
         "metrics": {
@@ -192,3 +192,7 @@ def _read_source(source: pb.DataSource) -> dict[str, Any]:
             return {"npz": _read_file(source.npz)}
         case None:
             return {}
+
+
+def _weight(loss: pb.LossSpec) -> dict[str, float]:
+    return {"weight": loss.weight} if loss.HasField("weight") else {}

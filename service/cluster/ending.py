@@ -49,7 +49,9 @@ def _reason(message: str, logs: Path | None) -> str:
     if "OUT_OF_MEMORY" in kind or "memory monitor" in detail.lower():
         return f"{process} was ended by Ray because its node ran out of memory: {detail}"
     if "connection error code 2" in detail:
-        return f"{process} died without a word (SIGKILL, as the kernel's for lack of memory, SIGTERM, or an exit){fatal}"
+        return (
+            f"{process} died without a word (SIGKILL, as the kernel's for lack of memory, SIGTERM, or an exit){fatal}"
+        )
     return f"{process} ended: {detail}{fatal}"
 
 

@@ -138,6 +138,9 @@ def _read_environment_again() -> None:
 
 
 def _start_node(folder: Path) -> Any:
+    # What a killed process leaves among the temporary files, such as AutoGraph's code, goes with Ray's folder.
+    temporary = folder / "tmp"
+    temporary.mkdir()
     parameters = RayParams(
         temp_dir=str(folder),
         node_ip_address=LOOPBACK,
@@ -145,7 +148,7 @@ def _start_node(folder: Path) -> Any:
         include_dashboard=False,
         include_log_monitor=False,
         no_monitor=True,
-        env_vars=CHILD_ENVIRONMENT,
+        env_vars={**CHILD_ENVIRONMENT, "TMPDIR": str(temporary)},
         _system_config=SYSTEM_CONFIG,
     )
     return _Node(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True)
@@ -158,13 +161,26 @@ def _project_root() -> str:
 def _make_folder(state: Path) -> Path:
     note = state / FOLDER_NOTE
     if note.exists():
-        _remove_folder(state, Path(note.read_text().strip()))
+        left = Path(note.read_text().strip())
+        if left.name.startswith(FOLDER_PREFIX):  # a note that somebody edited ends nobody else
+            _end(_writers(left))
+        _remove_folder(state, left)
     base = tempfile.gettempdir()
     if len(base) > MAX_BASE_CHARACTERS:
         base = "/tmp"
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
     note.write_text(f"{folder}\n")
     return folder
+
+
+def _writers(folder: Path) -> list[psutil.Process]:
+    """Who has a file of a Ray's folder open to write: after a killed service, Ray's agents live on for a minute."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # somebody else's, or it has ended meanwhile
+            if any(Path(file.path).is_relative_to(folder) and file.mode != "r" for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def _remove_folder(state: Path, folder: Path) -> None:

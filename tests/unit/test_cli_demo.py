@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,10 +54,11 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def segment() -> Iterator[Path]:
-    path = embedded.SEGMENTS / f"gradwire-{SERVICE_ID}-weights"
-    path.write_bytes(b"x")
+    path = embedded.SEGMENTS / f"gradwire-{SERVICE_ID}-job-1"
+    path.mkdir()
+    (path / "weights").write_bytes(b"x")
     yield path
-    path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def command(script: str) -> embedded.Command:

@@ -1,0 +1,83 @@
+"""The coordinator is killed in the middle of a job; the next start of the service brings the job to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gradwire.client import Client
+from gradwire.spec.job import JobSpec
+from gradwire.view import state_word
+from protos.gradwire.v1 import service_pb2 as pb
+from tests.faults.traces import Traces, traces, wait_until
+from tests.integration.cases import convolutional, spec_of, write_npz
+from tests.integration.server import serving
+
+pytestmark = pytest.mark.timeout(240)
+
+STEPS = 300
+JOB_TIMEOUT_S = 90.0
+
+
+def a_spec(data_root: Path) -> JobSpec:
+    case = convolutional(has_state=True)
+    write_npz(case, data_root / "data.npz")
+    return spec_of(case, "server:data.npz", training={"steps": STEPS, "checkpoint": {"everySteps": 10}})
+
+
+def enter(patch: pytest.MonkeyPatch, start: Traces) -> None:
+    """The next start of the service inherits this."""
+    for name, value in start.environment.items():
+        patch.setenv(name, value)
+
+
+def watched(client: Client, job: pb.Job) -> list[pb.JobEvent]:
+    return list(client.watch(job))
+
+
+def test_a_job_goes_on_where_its_killed_coordinator_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = a_spec(tmp_path)
+    settings = {"data_root": str(tmp_path), "warm": 3, "refill": False}
+    with traces("first") as first, traces("second") as second, ThreadPoolExecutor() as threads:
+        enter(monkeypatch, first)
+        # The inner start ends before the outer one looks for segments: it has to remove those of both.
+        with serving(tmp_path / "state", **settings) as killed, killed.client() as client:
+            first.service_ids.add(killed.service_id)
+            job = client.submit(spec)
+            events = threads.submit(watched, client, job)
+            wait_until(lambda: client.get(job.id).checkpoint_step >= 10, JOB_TIMEOUT_S)
+            wait_until(lambda: len(first.see()) >= 6, 5)  # the service, Ray's two, a trainer, two workers
+            os.kill(killed.process.pid, signal.SIGKILL)
+            killed.process.wait()
+            segments = list(Path("/dev/shm").glob(f"gradwire-{killed.service_id}-{job.id}-1"))
+            assert segments and list(first.folder.glob("gw-ray-*")), "nothing is left that could be removed"
+
+            enter(monkeypatch, second)
+            # At the same address, so that the watch that was cut off finds it.
+            with serving(tmp_path / "state", **{**settings, "listen": killed.address}) as again:
+                second.service_ids.add(again.service_id)
+                assert again.service_id == killed.service_id
+                seen = events.result(JOB_TIMEOUT_S)
+                job = client.get(job.id)
+                assert (state_word(job.state), job.generation) == ("SUCCEEDED", 2), job.error.message
+                assert job.step == STEPS
+                assert second.see(), "the marks are not found"
+                undisturbed = client.submit(spec)
+                watched(client, undisturbed)
+                undisturbed = client.get(undisturbed.id)
+            assert (state_word(undisturbed.state), undisturbed.generation) == ("SUCCEEDED", 1)
+        assert job.weights_digest == undisturbed.weights_digest
+        assert "\n".join(first.left()) == ""
+        assert "\n".join(second.left()) == ""
+
+    assert [event.cursor for event in seen] == list(range(1, job.cursor + 1)), "the watch missed events"
+    states = [state_word(event.state) for event in seen if event.kind == "state"]
+    moves = [state for before, state in zip(["", *states], states, strict=False) if state != before]
+    assert moves == ["QUEUED", "STARTING", "RUNNING", "RECOVERING", "RUNNING", "SUCCEEDED"]
+    recovering = next(index for index, event in enumerate(seen) if event.state == pb.JOB_STATE_RECOVERING)
+    steps_after = [event.step for event in seen[recovering:] if event.kind == "progress"]
+    assert steps_after and min(steps_after) > 10, "it went on from its checkpoint, not from the start"
