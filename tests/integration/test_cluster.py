@@ -101,6 +101,13 @@ def test_a_warm_process_has_not_touched_tensorflow(engine: RayEngine) -> None:
     assert ended(trainer) == Death("the service killed it")
 
 
+@pytest.fixture
+def hidden_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a coordinator, TensorFlow is not loaded, though other tests of this process have loaded it."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorflow"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_cancelling_before_the_start_is_not_lost(engine: RayEngine) -> None:
     trainer = engine.launch_trainer(assignment("work"))
     trainer.cancel()
@@ -132,6 +139,7 @@ def test_a_death_is_told_with_its_cause(engine: RayEngine, what: str, reason: st
         ("refuse", "internal", "ValueError: no such model", "in __init__"),
     ],
 )
+@pytest.mark.usefixtures("hidden_tensorflow")
 def test_an_error_is_an_outcome(engine: RayEngine, what: str, code: str, message: str, detail: str) -> None:
     found = ended(engine.launch_trainer(assignment(what)))
     assert isinstance(found, Outcome) and found.state == "FAILED" and found.error is not None
