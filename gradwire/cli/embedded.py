@@ -84,13 +84,9 @@ def stop(child: subprocess.Popen[bytes]) -> None:
     found = process_session.members(child.pid)
     if child.poll() is None:
         child.terminate()
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while time.monotonic() < deadline:
-        # Reaps the child, which else would be looked at as a zombie for ever.
-        has_ended = child.poll() is not None
-        if has_ended and not process_session.members(child.pid):
-            break
-        time.sleep(POLL_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=STOP_TIMEOUT_S)
+    # Without it nobody needs what it has started; of a killed one, Ray's agents would live on for a minute.
     process_session.kill(found | process_session.members(child.pid))
     child.wait()
 

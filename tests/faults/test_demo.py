@@ -1,4 +1,4 @@
-"""`gradwire demo` as a person runs it: to its end, interrupted, and with its server killed. It leaves nothing behind."""
+"""`gradwire demo` as a person runs it: to its end, interrupted, with its server killed. It leaves nothing behind."""
 
 from __future__ import annotations
 
