@@ -1,6 +1,6 @@
 """Generates the Python code of the .proto files; with --check, only says whether the committed code is current.
 
-    python -m protos.generate [--check]
+python -m protos.generate [--check]
 """
 
 from __future__ import annotations
