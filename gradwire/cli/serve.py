@@ -34,7 +34,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option(
     "--state",
-    metavar="FOLDER|URL",
+    metavar="FOLDER",
     help="Where jobs, checkpoints and exports are kept.  [default: ~/.local/state/gradwire]",
 )
 @click.option("--ray", metavar="ADDRESS", help="Use this Ray cluster instead of starting one on this machine.")
