@@ -171,6 +171,7 @@ def test_a_loss_that_is_not_finite_fails_the_job_and_keeps_the_last_checkpoint(c
     assert (job.state, job.error.code) == (pb.JOB_STATE_FAILED, "nonfinite")
     assert "step" in job.error.message
     assert job.weights_digest
+    assert 1 <= job.checkpoint_step <= job.step, "the last finite checkpoint stays"
     log = "\n".join(event.message for event in client.watch(job))
     assert "nonfinite" in log or "not finite" in log
 
@@ -181,6 +182,37 @@ def test_a_truncated_file_is_named(client: Client, data_root: Path, tmp_path: Pa
     job = finished(client, client.submit(spec_of(convolutional(), "server:half.npz")))
     assert job.state == pb.JOB_STATE_FAILED
     assert job.error.code == "data_unreadable" and "half.npz" in job.error.message
+
+
+@pytest.mark.parametrize(
+    ("builtin", "features", "labels", "units", "loss"),
+    [
+        ("diabetes", "features", "target", 1, "mean_squared_error"),
+        (
+            "breast_cancer",
+            "features",
+            "label",
+            2,
+            {"name": "SparseCategoricalCrossentropy", "config": {"from_logits": True}},
+        ),
+    ],
+)
+def test_builtin_data_trains_a_sequential_model(
+    client: Client, builtin: str, features: str, labels: str, units: int, loss: Any
+) -> None:
+    width = {"diabetes": 10, "breast_cancer": 30}[builtin]
+    model = keras.Sequential([keras.Input((width,)), keras.layers.Dense(8), keras.layers.Dense(units)])
+    spec = {
+        "name": builtin,
+        "model": {"keras": model.to_json()},
+        "data": {"train": {"builtin": builtin}, "inputs": features, "labels": labels, "validation": {"split": 0.2}},
+        "loss": loss,
+        "optimizer": "adam",
+        "training": {"globalBatch": 64, "epochs": 2},
+    }
+    job = finished(client, client.submit(JobSpec.model_validate(spec)))
+    assert job.state == pb.JOB_STATE_SUCCEEDED, (job.error.message, job.error.details)
+    assert job.eval_metrics["loss"] > 0
 
 
 def test_a_python_function_is_uploaded_and_run(client: Client, data_root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""The crew: who may join, who is dropped, and what the coordinator is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradwire.errors import JobFailed
+from service.training import crew as crew_module
+from service.training.crew import MAX_CRASHES, Crew
+from service.training.exchange import Left, Said
+from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome, Word
+from workers.exchange.segment import Segment
+from workers.layout import Layout, Tensor
+
+LAYOUT = Layout.of([Tensor("gradient/w", (3,), "float32")])
+WELCOME = Welcome(segment="weights", layout_digest="d")
+
+
+class Server:
+    """A server without sockets: it remembers what was sent and who was dropped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sent: list[tuple[str, Word]] = []
+        self.dropped: dict[str, str] = {}
+
+    def send(self, worker_id: str, word: Word) -> None:
+        self.sent.append((worker_id, word))
+
+    def drop(self, worker_id: str, reason: str) -> None:
+        self.dropped[worker_id] = reason
+
+    def attach(self, name: str) -> Segment:
+        return Segment.attach(self.folder / name)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+@pytest.fixture
+def crew(server: Server) -> Crew:
+    return Crew(server, lambda message, is_warning: None)  # type: ignore[arg-type]
+
+
+def hello(worker_id: str) -> Said:
+    word = Hello(token="t", job_id="j", generation=1, worker_id=worker_id, pid=7, node="n")
+    return Said(worker_id, word)
+
+
+def ready(server: Server, worker_id: str, layout: Layout = LAYOUT, **fingerprint: str) -> Said:
+    document: dict[str, Any] = {
+        "contribution": layout.to_json(),
+        "exchangedHeads": 0,
+        "fingerprint": {"threads": "1", "instructions": "avx2", **fingerprint},
+        "traceSeconds": 0.5,
+    }
+    (server.folder / worker_id).write_text(json.dumps(document))
+    Segment.create(server.folder / f"slots-{worker_id}", 4 * layout.total_bytes)
+    return Said(worker_id, Ready(segment=f"slots-{worker_id}", document=worker_id))
+
+
+def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, server: Server) -> None:
+    crew.hear(hello("w1"))
+    assert server.sent == []
+    crew.open(WELCOME)
+    crew.hear(hello("w2"))
+    assert server.sent == [("w1", WELCOME), ("w2", WELCOME)]
+    assert crew.ready == []
+    assert crew.hear(ready(server, "w2"))
+    assert crew.ready == ["w2"]
+    assert {view.id: view.state for view in crew.views} == {"w1": "STARTING", "w2": "READY"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", "2"), ("instructions", "avx512f")])
+def test_a_worker_whose_bits_would_differ_is_not_let_in(crew: Crew, server: Server, name: str, value: str) -> None:
+    crew.hear(hello("w1"))
+    crew.hear(hello("w2"))
+    assert crew.hear(ready(server, "w1"))
+    assert not crew.hear(ready(server, "w2", **{name: value}))
+    assert f"its {name} is {value}, the job's" in server.dropped["w2"]
+    assert crew.ready == ["w1"]
+
+
+def test_a_worker_with_another_model_is_not_let_in(crew: Crew, server: Server) -> None:
+    crew.hear(hello("w1"))
+    crew.hear(hello("w2"))
+    crew.hear(ready(server, "w1"))
+    other = Layout.of([Tensor("gradient/w", (4,), "float32")])
+    assert not crew.hear(ready(server, "w2", other))
+    assert "other variables" in server.dropped["w2"]
+
+
+def test_a_fault_of_the_model_fails_the_job_at_once_and_a_crash_only_the_third_time(crew: Crew, server: Server) -> None:
+    with pytest.raises(JobFailed, match="worker w1, step 4, shard 2") as caught:
+        crew.hear(Said("w1", Failed(code="nonfinite", message="the loss is not finite", step=4, shard=2)))
+    assert caught.value.code == "nonfinite"
+    crash = Failed(code="internal", message="RuntimeError: out of luck", details="Traceback")
+    for number in range(1, MAX_CRASHES):
+        crew.hear(Said(f"w{number}", crash))
+        assert f"w{number}" in server.dropped
+    with pytest.raises(JobFailed, match="out of luck"):
+        crew.hear(Said("w9", crash))
+
+
+def test_a_silent_worker_is_dropped_with_its_phase(crew: Crew, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew.hear(hello("w1"))
+    crew.hear(Said("w1", Heartbeat(phase="compute")))
+    crew.drop_silent()
+    assert server.dropped == {}
+    monkeypatch.setattr(crew_module, "SILENCE_S", -1.0)
+    crew.drop_silent()
+    assert "last in phase compute" in server.dropped["w1"]
+
+
+def test_who_left_is_shown_as_dead_and_is_not_dismissed(crew: Crew, server: Server) -> None:
+    crew.hear(hello("w1"))
+    crew.hear(hello("w2"))
+    crew.lose(Left("w1", "hung up"))
+    assert {view.id: view.state for view in crew.views} == {"w1": "DEAD", "w2": "STARTING"}
+    crew.dismiss("done")
+    assert server.sent == [("w2", Dismiss(reason="done"))]
