@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import threading
@@ -33,7 +35,15 @@ def main(arguments: list[str]) -> int:
         return run(config, readiness, stop, engine_is_up=partial(stop_on_signals, stop))
     except WrongSetting as error:
         print(f"gradwire: {error}", file=sys.stderr)
+        if _wants_json(arguments):
+            print(json.dumps({"error": {"code": "usage", "message": str(error)}}))
         return error.exit_code
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    with contextlib.suppress(ValueError, LookupError, AttributeError):
+        return json.loads(arguments[0]).get("json") is True
+    return False
 
 
 if __name__ == "__main__":

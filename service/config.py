@@ -53,13 +53,15 @@ class ServiceConfig:
     """Whether a used process is replaced."""
     ready_fd: int | None = None
     """An open file descriptor on which the service says how its start goes, as lines of JSON."""
+    is_json: bool = False
+    """Whether the service says on standard output, as one JSON document, where it listens."""
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
 
 
 KEYS = {
     "listen": str, "metrics": str, "state": str, "ray": str, "data_root": str, "allow_code": bool, "trust": list,
     "token_file": str, "tls_cert": str, "tls_key": str, "warm": int, "refill": bool, "ready_fd": int,
-    "max_upload_bytes": int,
+    "max_upload_bytes": int, "json": bool,
 }  # fmt: skip
 
 
@@ -86,6 +88,7 @@ def read_config(text: str) -> ServiceConfig:
         warm=_count(given, "warm", DEFAULT_WARM),
         refill=given.get("refill", True),
         ready_fd=given.get("ready_fd"),
+        is_json=given.get("json", False),
         max_upload_bytes=_count(given, "max_upload_bytes", DEFAULT_MAX_UPLOAD_BYTES),
     )
 

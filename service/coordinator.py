@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -170,7 +171,8 @@ class Coordinator:
         except GradwireError as error:
             log.error("engine_not_stopped", why=error.message)
         else:
-            log.info("engine_stopped", seconds=round(time.monotonic() - started, 1))
+            if self._engine.is_made:
+                log.info("engine_stopped", seconds=round(time.monotonic() - started, 1))
 
     def _announce(self) -> None:
         places = {
@@ -192,6 +194,8 @@ class Coordinator:
             log.warning("token_in_plain_text", why="give --tls-cert and --tls-key, or leave encryption to a proxy")
         log.info("listening", state=str(config.state), **places)
         self._readiness.ready(places)
+        if config.is_json:
+            print(json.dumps(places), flush=True)
 
     def _serve_metrics(self, metrics: Metrics, parts: ExitStack) -> str:
         address = self._config.metrics

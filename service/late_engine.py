@@ -18,6 +18,11 @@ class LateEngine:
         self._engine: Engine | None = None
         self._is_stopped = False
 
+    @property
+    def is_made(self) -> bool:
+        """Whether it was ever started."""
+        return self._engine is not None
+
     def start(self, *, warm: int, refill: bool) -> None:
         """See `Engine`; does nothing after `stop`."""
         with self._lock:

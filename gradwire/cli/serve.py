@@ -54,6 +54,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def serve(is_json: bool, **options: Any) -> None:
     """Start a server on this machine; it needs nothing else. Ctrl-C stops it, and its jobs go on at the next start.
 
+    With --json the document says where it listens; it is printed as soon as the server does.
+
     \b
     Example:  gradwire serve --state ./state
     """
@@ -63,6 +65,8 @@ def serve(is_json: bool, **options: Any) -> None:
         require_address(options[name], f"--{name}")
     require_service()
     options["state"] = state_url(options["state"])
+    if is_json:
+        options["json"] = True
     os.execv(sys.executable, service_command(document_of(options)))
 
 

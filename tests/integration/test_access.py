@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -139,6 +140,21 @@ def test_without_a_token_it_listens_on_loopback_only(tmp_path: Path, name: str, 
     assert code == 2
     assert line.startswith(f"gradwire: --{name}: {host}:0 can be reached from other machines")
     assert "--token-file" in line
+
+
+def test_json_says_where_it_listens_or_what_is_wrong(tmp_path: Path) -> None:
+    words = ("serve", "--json", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--state", str(tmp_path / "s"))
+    with subprocess.Popen([GRADWIRE, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        places = json.loads(process.stdout.readline())
+        with Client(places["listen"]) as client:
+            assert client.list() == []
+        process.terminate()
+        assert process.stdout.read() == b""
+        assert process.wait(60) == 0
+    ended = gradwire(*words, "--listen", "0.0.0.0:0", folder=tmp_path)
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"]["message"].startswith("--listen: 0.0.0.0:0")
 
 
 def test_an_empty_token_file_is_no_token(tmp_path: Path) -> None:

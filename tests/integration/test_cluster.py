@@ -187,9 +187,13 @@ def test_a_worker_beyond_the_cluster_waits_and_can_be_given_up(engine: RayEngine
 
 
 def test_an_idle_process_that_dies_is_replaced(engine: RayEngine) -> None:
+    others = {child.pid for child in psutil.Process().children() if "service" in child.cmdline()}
+
     def warm() -> list[psutil.Process]:
+        """Those of this engine; a service that other tests have started has a Ray of its own."""
         children = psutil.Process().children(recursive=True)
-        return [child for child in children if child.name().startswith("ray::Process")]
+        found = [child for child in children if child.name().startswith("ray::Process")]
+        return [child for child in found if not others & {parent.pid for parent in child.parents()}]
 
     eventually(lambda: not engine.stages())
     [first] = eventually(lambda: found if len(found := warm()) == 1 else None)
