@@ -52,8 +52,8 @@ class Worker:
             return self._serve(client)
         except GradwireError as error:
             return _report(client, Failed(code=error.code, message=error.message, details=error.details))
-        except OSError as error:
-            return _report(client, Failed(code="exchange_lost", message=f"the exchange broke: {error}"))
+        except ConnectionError:  # the trainer has gone, and nobody waits for an answer
+            return Outcome(state="CANCELLED")
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return _report(client, Failed(code="internal", message=message, details=traceback.format_exc()))

@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 
-from gradwire.cli.figures import count_text, metrics_text, rate_text
+from gradwire.cli.figures import count_text, metrics_text, rate_text, reason_text
 from gradwire.cli.status import Status
 from protos.gradwire.v1 import service_pb2 as pb
 
@@ -58,5 +58,6 @@ def progress_parts(status: Status) -> list[str]:
 def notable_text(event: pb.JobEvent, status: Status) -> str:
     """An event's line: its message, with the state's word before it where the state changed."""
     if event.kind == "state":
-        return f"{status.state}  {event.message}" if event.message else status.state
+        reason = reason_text(status.state, event.message)
+        return f"{status.state}  {reason}" if reason else status.state
     return f"warning: {event.message}" if event.kind == "warning" else event.message

@@ -65,6 +65,9 @@ def embedded_service(command: Command, settings: dict[str, Any], on_stage: Calla
         ready = _await_ready(child, messages)
         yield ready
     except Unavailable as error:
+        if ready is not None and child is not None and child.poll() is not None:
+            message = f"the server ended before the job did ({_ending(child)})"
+            raise Unavailable(message, code="server_died", details=_tail(folder / LOG)) from error
         error.details = error.details or _tail(folder / LOG)
         raise
     finally:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from gradwire.cli.remote import Remote, print_document, remote_options
-from gradwire.errors import GradwireError
+from gradwire.errors import GradwireError, NotPossible
+from gradwire.view import state_word
 
 if TYPE_CHECKING:
     from gradwire.client import Client
+    from protos.gradwire.v1 import service_pb2 as pb
 
 SAVED_MODEL, KERAS = "saved_model", "keras"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -46,10 +48,11 @@ def export(remote: Remote, job: str, folder: Path, format_: str) -> None:
     Example:  gradwire export 3f2a --to ./model --format keras
     """
     with remote.client() as client:
-        job_id = client.get(job).id
-        path = export_model(client, job_id, folder, format_)
+        found = client.get(job)
+        _require_exported(found, format_)
+        path = export_model(client, found.id, folder, format_)
     if remote.is_json:
-        print_document({"id": job_id, "format": format_, "path": str(path.resolve())})
+        print_document({"id": found.id, "format": format_, "path": str(path.resolve())})
         return
     load = "keras.models.load_model" if format_ == KERAS else "tf.saved_model.load"
     click.echo(f"wrote {path}")
@@ -88,6 +91,18 @@ def extract(archive: Path, folder: Path) -> Path:
     if not (folder / SAVED_MODEL / SAVED_MODEL_FILE).is_file():
         raise GradwireError(f"the server's {archive.name} holds no {SAVED_MODEL}/{SAVED_MODEL_FILE}", code="bad_export")
     return folder / SAVED_MODEL
+
+
+def _require_exported(job: pb.Job, format_: str) -> None:
+    if format_ in job.exports:
+        return
+    has_ended = job.HasField("finished_at")
+    when = (
+        "ended without it" if has_ended else f"is {state_word(job.state)}; its model is exported when it has finished"
+    )
+    error = NotPossible(f"job {job.id} has no export {format_}: it {when}")
+    error.add_note(f"gradwire {'show' if has_ended else 'watch'} {job.id}")
+    raise error
 
 
 def _require_replaceable(path: Path) -> None:

@@ -52,6 +52,11 @@ def milliseconds_text(milliseconds: float) -> str:
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:,.1f} ms"
 
 
+def reason_text(state: str, reason: str) -> str:
+    """Why a job is in a state; nothing where the reason only repeats the state's word."""
+    return "" if reason.upper() == state else reason
+
+
 def head_order(job: pb.Job) -> list[str]:
     """The names of a job's model outputs: those that weigh most in the loss first, since maps travel without order."""
     losses = job.spec.loss

@@ -9,7 +9,7 @@ import click
 
 from gradwire.cli.display import Display, display_on
 from gradwire.cli.failure import DONE, FAILED, Interrupted
-from gradwire.cli.figures import head_order
+from gradwire.cli.figures import head_order, reason_text
 from gradwire.cli.remote import Remote, print_document
 from gradwire.cli.tables import result
 from gradwire.view import job_view, state_word
@@ -57,7 +57,7 @@ def say_how_it_ended(job: pb.Job, next_commands: Sequence[str] = ("show", "logs"
     """The exit code of a job that has ended; one without success is explained on stderr, with what to type next."""
     if job.state == pb.JOB_STATE_SUCCEEDED:
         return DONE
-    why = job.error.message or job.state_reason
+    why = job.error.message or reason_text(state_word(job.state), job.state_reason)
     click.echo(f"gradwire: job {job.id} {state_word(job.state)}{': ' + why if why else ''}", err=True)
     if next_commands:
         click.echo("  " + "; ".join(f"gradwire {command} {job.id}" for command in next_commands), err=True)

@@ -28,6 +28,7 @@ class LineDisplay:
         self._status = Status()
         self._printed_s = float("-inf")
         self._is_behind = False
+        self._progress = ""
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +62,10 @@ class LineDisplay:
         if self._is_behind:
             self._is_behind = False
             self._printed_s = self._clock()
-            self._line("   ".join(progress_parts(self._status)))
+            text = "   ".join(progress_parts(self._status))
+            if text != self._progress:
+                self._line(text)
+            self._progress = text
 
     def _line(self, text: str) -> None:
         # Not wrapped: a line is one record for whoever reads the output by program.

@@ -10,7 +10,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from gradwire.cli.figures import reason_text
 from gradwire.cli.tables import figure_table, metric_table, phase_table, state_text, time_text
+from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
 
 DIGEST_CHARS = 16
@@ -24,7 +26,8 @@ def job_panel(job: pb.Job) -> RenderableType:
         metric_table(job),
         figure_table(job, _more(job)),
         phase_table(job),
-        _workers(job) if job.workers else None,
+        # Those of a job that has ended are gone, whatever they were at last.
+        _workers(job) if job.workers and not job.HasField("finished_at") else None,
         Text("\n".join(_following(job)), "dim"),
     ]
     body = Group(_state(job), *[Padding(part, (1, 0, 0, 0)) for part in parts if part])
@@ -33,8 +36,8 @@ def job_panel(job: pb.Job) -> RenderableType:
 
 
 def _state(job: pb.Job) -> Text:
-    reason = f"  {job.state_reason}" if job.state_reason and job.state_reason != job.error.message else ""
-    return Text.assemble(state_text(job), reason)
+    reason = "" if job.state_reason == job.error.message else reason_text(state_word(job.state), job.state_reason)
+    return Text.assemble(state_text(job), f"  {reason}" if reason else "")
 
 
 def _error(job: pb.Job) -> RenderableType:

@@ -20,6 +20,7 @@ from gradwire.cli.figures import (
     metric_text,
     milliseconds_text,
     rate_text,
+    reason_text,
 )
 from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
@@ -61,7 +62,7 @@ def job_list(jobs: Sequence[pb.Job], now: datetime) -> RenderableType:
             f"{job.step}/{job.total_steps}" if job.total_steps else "",
             metric_text("loss", job.metrics["loss"]) if "loss" in job.metrics else "",
             _age(job, now),
-            Text(job.error.message or job.state_reason, no_wrap=True),
+            Text(job.error.message or reason_text(state_word(job.state), job.state_reason), no_wrap=True),
         )
     return table
 

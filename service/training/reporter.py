@@ -46,6 +46,11 @@ class Reporter:
         with self._lock:
             self._snapshot = replace(self._snapshot, **values)
 
+    @property
+    def step(self) -> int:
+        """The last committed step that was reported."""
+        return self._snapshot.step
+
     def progress(self, since: int) -> Progress:
         """The events after a cursor, and the snapshot."""
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -93,9 +93,7 @@ class Trainer:
             self._server.close()
 
     def _failed(self, error: ErrorView) -> Outcome:
-        step = self._reporter.progress(1 << 62).snapshot.step
-        view = ErrorView(code=error.code, message=error.message, details=error.details, step=step)
-        return Outcome(state="FAILED", error=view)
+        return Outcome(state="FAILED", error=replace(error, step=self._reporter.step))
 
     def _train(self) -> None:
         Fence(self._storage, self._assignment.job_id, self._assignment.generation).check()

@@ -140,7 +140,8 @@ def test_a_server_that_is_killed_ends_the_demo_with_an_error_and_without_a_trace
     os.kill(demo.server_pid(), signal.SIGKILL)
     assert demo.ended(60) == 1
     assert demo.left() == ""
-    assert json.loads(demo.out.read_text())["error"]["code"] == "unavailable"
+    assert json.loads(demo.out.read_text())["error"]["code"] == "server_died"
+    assert "killed by SIGKILL" in demo.err.read_text() and "event=listening" in demo.err.read_text()
     assert "Traceback" not in demo.err.read_text()
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,9 @@ import numpy as np
 import pytest
 
 from gradwire.client import Client
-from gradwire.errors import Unauthenticated
+from protos.gradwire.v1 import service_pb2 as pb
 from tests.integration.cases import convolutional, write_npz
-from tests.integration.server import Server, serving
+from tests.integration.server import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -23,6 +27,12 @@ FIELDS = {
     *("error", "specDigest", "createdAt", "startedAt", "finishedAt"),
 }
 """What scripts read in `gradwire show JOB --json`."""
+TYPES = {
+    "id": str, "name": str, "state": str, "step": int, "totalSteps": int, "epoch": int, "metrics": dict,
+    "evalMetrics": dict, "workers": list, "weightsDigest": str, "specDigest": str, "createdAt": str, "startedAt": str,
+}  # fmt: skip
+WORKER_TYPES = {"id": str, "pid": int, "node": str, "state": str, "phase": str, "transport": str}
+JOB_TIMEOUT_S = 60.0
 
 
 def gradwire(*arguments: str, server: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -115,18 +125,76 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column(server: Server, j
     assert "rows.npz" in error["message"] and "17" in error["message"] and "image" in error["message"]
 
 
-def test_with_a_token_every_call_needs_it(tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("open sesame\n")
-    token.chmod(0o600)
-    with serving(tmp_path / "state", token_file=str(token), warm=0, refill=False) as made:
-        with Client(made.address) as without, pytest.raises(Unauthenticated):
-            without.list()
-        with Client(made.address, token="wrong") as wrong, pytest.raises(Unauthenticated):
-            wrong.list()
-        with Client(made.address, token_file=str(token)) as right:
-            assert right.list() == []
-        refused = gradwire("jobs", server=made.address, folder=tmp_path)
-        assert refused.returncode == 2 and "--token-file" in refused.stderr
-        allowed = gradwire("jobs", "--token-file", "token", server=made.address, folder=tmp_path)
-        assert allowed.returncode == 0, allowed.stderr
+def test_a_job_that_is_cancelled_from_the_command_line(server: Server, job_file: Path) -> None:
+    job_file.write_text(job_file.read_text().replace("epochs: 2", "epochs: 100000"))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return gradwire(*arguments, server=server.address, folder=job_file.parent)
+
+    submitted = run("submit", "job.yaml", "--request-id", "by hand, once")
+    assert (submitted.returncode, submitted.stderr) == (0, "")
+    found = re.fullmatch(
+        r"by hand: submitted as job (\w{12})\n  follow it: gradwire watch (\w{12})\n", submitted.stdout
+    )
+    assert found is not None and found[1] == found[2]
+    job_id = found[1]
+    assert document(run("submit", "job.yaml", "--request-id", "by hand, once", "--json"))["id"] == job_id
+    with server.client() as client:
+        wait_for(client, job_id, lambda job: job.step > 0)
+
+    shown = document(run("show", job_id[:6], "--json"))
+    assert (shown["id"], shown["state"], shown["error"], shown["finishedAt"]) == (job_id, "RUNNING", None, None)
+    for name, kind in TYPES.items():
+        assert type(shown[name]) is kind, name
+    for worker in shown["workers"]:
+        assert {name: type(worker[name]) for name in WORKER_TYPES} == WORKER_TYPES
+    assert not [key for key in shown if "_" in key], "keys are camelCase"
+    panel = run("show", job_id)
+    assert (panel.returncode, panel.stderr) == (0, "")
+    for text in ("by hand", job_id, "RUNNING", "loss", "examples/s", "time of a step", "shared_memory"):
+        assert text in panel.stdout
+    early = run("export", job_id, "--to", "out")
+    assert early.returncode == 2 and "it is RUNNING" in early.stderr and f"gradwire watch {job_id}" in early.stderr
+    assert not (job_file.parent / "out").exists()
+
+    cancelled = run("cancel", job_id, "--json")
+    assert (cancelled.returncode, document(cancelled)["id"]) == (0, job_id)
+    watched = run("watch", job_id, "--json")
+    assert watched.returncode == 1, "a cancelled job is no success"
+    assert (document(watched)["state"], document(watched)["exports"]) == ("CANCELLED", [])
+    assert f"gradwire: job {job_id} CANCELLED\n" in watched.stderr
+    late = run("export", job_id, "--to", "out")
+    assert late.returncode == 2 and "ended without it" in late.stderr
+
+    changed = job_file.read_text().replace("shards: 2", "shards: 4")
+    job_file.write_text(changed)
+    again = run("submit", "job.yaml", "--request-id", "by hand, once", "--json")
+    assert (again.returncode, document(again)["error"]["code"]) == (2, "already_exists")
+
+
+@pytest.mark.parametrize(
+    "words", [["show"], ["watch"], ["logs"], ["cancel"], ["export", "--to", "out"], ["plot", "-o", "x"]]
+)
+def test_a_job_that_is_not_there_is_wrong_input(server: Server, tmp_path: Path, words: list[str]) -> None:
+    command, *options = words
+    ended = gradwire(command, "0123456789ab", *options, "--json", server=server.address, folder=tmp_path)
+    assert ended.returncode == 2
+    assert document(ended)["error"]["code"] == "not_found"
+    assert "0123456789ab" in ended.stderr and "gradwire jobs" in ended.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+def test_a_server_that_is_not_there_is_named_with_how_to_start_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    ended = gradwire("jobs", "--json", server=address, folder=tmp_path)
+    assert ended.returncode == 1
+    assert document(ended)["error"]["code"] == "unavailable"
+    assert address in ended.stderr and "gradwire serve" in ended.stderr
+
+
+def wait_for(client: Client, job_id: str, is_so: Callable[[pb.Job], bool]) -> None:
+    deadline = time.monotonic() + JOB_TIMEOUT_S
+    while not is_so(job := client.get(job_id)):
+        assert time.monotonic() < deadline and not job.HasField("finished_at"), job.error.message or job.state_reason
+        time.sleep(0.05)
