@@ -6,7 +6,7 @@ out through `keras.StatelessScope`. What it returns has one meaning: added over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,9 +227,3 @@ def _change(variable: keras.Variable, new: Any, share: Any, first: Any) -> Any:
 def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """TensorFlow's copies of named arrays."""
     return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
-
-
-def copy_into(views: Sequence[np.ndarray], values: Sequence[np.ndarray]) -> None:
-    """Copies a contribution's tensors to their places."""
-    for view, value in zip(views, values, strict=True):
-        np.copyto(view, value)

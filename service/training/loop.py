@@ -49,6 +49,7 @@ class Loop:
     saver: Saver
     reporter: Reporter
     step: int = 0
+    saved_step: int = 0
     eval_metrics: dict[str, float] = field(default_factory=dict)
     phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     _phase_steps: int = 0
@@ -63,7 +64,7 @@ class Loop:
             JobFailed: a shard, the data, the numbers or the storage ended the job; the last checkpoint stays.
         """
         self._window_started = time.monotonic()
-        is_over = self.step >= self.schedule.total_steps
+        is_over = self.step >= self.schedule.total_steps or self.stopper.is_over
         while not is_over:
             self.rounds.interrupt()
             self._train_step()
@@ -72,7 +73,7 @@ class Loop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""
-        self.step = checkpoint.step
+        self.step = self.saved_step = checkpoint.step
         is_within_epoch = self.step < self.schedule.total_steps and self.step % self.schedule.steps_per_epoch
         if is_within_epoch:
             self.totals.restore(checkpoint.totals)
@@ -80,7 +81,7 @@ class Loop:
 
     def save_now(self) -> None:
         """A checkpoint of the last committed step, off the usual times."""
-        if self.step:
+        if self.step and self.step != self.saved_step:
             self._save({})
 
     def _train_step(self) -> None:
@@ -144,6 +145,7 @@ class Loop:
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 
     def _save(self, metrics: dict[str, float]) -> None:
+        self.saved_step = self.step
         self.saver.save(self.step, metrics, self.totals.arrays() | {"stopper": self.stopper.array()})
 
     def _epoch(self) -> int:

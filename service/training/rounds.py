@@ -36,7 +36,6 @@ class Rounds:
     server: SharedMemoryServer
     crew: Crew
     interrupt: Callable[[], None]
-    refused: int = 0
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def count(self, step: int, shards: int) -> tuple[float, ...]:
@@ -111,7 +110,6 @@ class Rounds:
         return dispatch.join(event.worker_id) if dispatch and is_ready_now else []
 
     def _refuse(self, worker_id: str, key: Key) -> None:
-        self.refused += 1
         self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))
 
     def _give(self, orders: list[Order], word: Callable[[Key], Count | Work]) -> None:

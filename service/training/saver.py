@@ -28,7 +28,7 @@ class Saver:
     fingerprint: Mapping[str, str]
     every_steps: int
     _told: int = 0
-    _last_error: str = ""
+    _last_trouble: str = ""
 
     def save(self, step: int, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray]) -> None:
         """Copies the state after `step` and hands it to the writer.
@@ -66,13 +66,12 @@ class Saver:
             self.reporter.update(checkpoint_step=status.step)
             size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
             self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
-        if status.error is None:
-            return
-        if status.error.code == "superseded":
+        if status.error is not None and status.error.code == "superseded":
             raise status.error
-        if status.error.message != self._last_error:
-            self._last_error = status.error.message
-            self.reporter.emit("warning", status.error.message)
+        trouble = status.error.message if status.error is not None else status.warning
+        if trouble and trouble != self._last_trouble:
+            self.reporter.emit("warning", trouble)
+        self._last_trouble = trouble
 
     def finish(self) -> None:
         """Waits until everything is written; an error is reported, and lost are only later checkpoints."""

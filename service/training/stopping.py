@@ -35,7 +35,12 @@ class Stopper:
             self._best, self._waited = value, 0
         else:
             self._waited += 1
-        return self._waited >= self._rule.patience
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last evaluation was one too many; a job resumed from its checkpoint trains no further."""
+        return self._rule is not None and self._waited >= self._rule.patience
 
     def array(self) -> np.ndarray:
         return np.array([self._best, float(self._waited)])

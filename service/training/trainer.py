@@ -64,6 +64,7 @@ class Trainer:
         self._assignment = assignment
         self._spec = JobSpec.model_validate_json(assignment.spec_json)
         self._storage = Storage(assignment.storage_url)
+        self._fence = Fence(self._storage, assignment.job_id, assignment.generation)
         self._reporter = Reporter()
         self._cancelled = threading.Event()
         self._server = SharedMemoryServer(assignment)
@@ -96,7 +97,7 @@ class Trainer:
         return Outcome(state="FAILED", error=replace(error, step=self._reporter.step))
 
     def _train(self) -> None:
-        Fence(self._storage, self._assignment.job_id, self._assignment.generation).check()
+        self._fence.check()
         model = self._prepare()
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
@@ -212,6 +213,7 @@ class Trainer:
         self._export(model)
 
     def _export(self, model: _Model) -> None:
+        self._fence.check()
         model.weights.load_state()
         exports = export_model(model.objective.model, self._storage, self._assignment.job_id)
         for warning in exports.warnings:

@@ -54,6 +54,18 @@ def test_evaluations_come_when_asked_and_stop_the_job_that_does_not_improve(fold
     assert result.progress.snapshot.checkpoint_step == 9
 
 
+def test_a_job_that_has_stopped_early_trains_no_further_when_it_is_started_again(folder: Path) -> None:
+    stopping = {"patience": 1, "monitor": "loss", "minDelta": 1e6}
+    training = {"steps": 30, "evaluateEvery": 2, "earlyStopping": stopping}
+    document = spec_of(convolutional(), "server:rows.npz", training=training).model_dump()
+    document["data"]["validation"] = {"split": 0.25}
+    spec = JobSpec.model_validate(document)
+    first = run(spec, folder, 1, job_id="stoppedearly")
+    again = run(spec, folder, 1, job_id="stoppedearly", generation=2)
+    assert first.progress.snapshot.step == again.progress.snapshot.step == 4
+    assert first.digest == again.digest
+
+
 def test_a_metric_that_nobody_reports_fails_before_the_first_step(folder: Path) -> None:
     training = {"steps": 5, "checkpoint": {"monitor": "acuracy"}}
     result = run(spec_of(convolutional(), "server:rows.npz", training=training), folder, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from workers.tree import Node
 
@@ -187,7 +187,6 @@ class Dismiss(_Document):
 
 
 Word = Work | Done | Count | Counted | Hello | Welcome | Ready | Failed | Heartbeat | Refused | Dismiss
-W = TypeVar("W")
 
 
 class Codec:
