@@ -9,7 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from service.training.weights import Copy
 from workers.binding import share
+from workers.layout import Layout, Tensor
 from workers.variables import unique_names
 
 
@@ -32,6 +34,10 @@ class OptimizerStep:
         specs = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
         self._apply = tf.function(apply, autograph=False, jit_compile=False).get_concrete_function(*specs)
         self._names = unique_names(f"optimizer/{variable.path}" for variable in optimizer.variables)
+        self.layout = Layout.of(
+            Tensor(name, tuple(int(n) for n in variable.shape), str(variable.dtype))
+            for name, variable in zip(self._names, optimizer.variables, strict=True)
+        )
 
     def bind(self, gradients: Sequence[np.ndarray]) -> None:
         """From now on `apply` reads the gradients from these arrays, each 64-byte aligned; it copies nothing."""
@@ -44,10 +50,10 @@ class OptimizerStep:
         """
         return [np.asarray(value) for value in self._apply(*self._gradients)]
 
-    def copies(self) -> dict[str, np.ndarray]:
-        """A snapshot of the optimiser's variables by name, its step count among them."""
-        values = zip(self._names, self._optimizer.variables, strict=True)
-        return {name: np.array(variable._value.value()) for name, variable in values}
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
+        """Copies the optimiser's variables, its step count among them, to arrays as `layout` tells."""
+        for name, variable in zip(self._names, self._optimizer.variables, strict=True):
+            copy(target[name], np.asarray(variable._value.value()))
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Sets the optimiser's variables to a snapshot's."""

@@ -13,6 +13,7 @@ from service.training.optimizer import OptimizerStep
 from service.training.reporter import Reporter
 from service.training.weights import Weights
 from service.training.writer import CheckpointWriter
+from workers.layout import Layout, numpy_dtype
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +39,9 @@ class Saver:
                 the trainer has taken over (code `superseded`).
         """
         self.tell()
-        tensors = {**self.weights.copies(), **self.optimizer.copies()}
+        tensors = {**_places(self.weights.layout), **_places(self.optimizer.layout)}
+        self.weights.copy_into(tensors)
+        self.optimizer.copy_into(tensors)
         bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
         if bad:
             raise JobFailed(
@@ -81,3 +84,7 @@ class Saver:
             if error.code == "superseded":
                 raise
         self.tell()
+
+
+def _places(layout: Layout) -> dict[str, np.ndarray]:
+    return {tensor.name: np.empty(tensor.shape, numpy_dtype(tensor.dtype)) for tensor in layout.tensors}

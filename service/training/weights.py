@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from service.training.exchange import SharedMemoryServer
 from workers.variables import ModelVariables
 
 SEGMENT = "weights"
+
+Copy = Callable[[np.ndarray, np.ndarray], None]
+"""Copies the second array's values to the first."""
 
 
 class Weights:
@@ -52,9 +55,10 @@ class Weights:
             np.copyto(view, tensors[name])
             variable.assign(tensors[name])
 
-    def copies(self) -> dict[str, np.ndarray]:
-        """A snapshot by name."""
-        return {name: view.copy() for name, view in self._by_name.items()}
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
+        """Copies everything to arrays of the same names, shapes and dtypes, which `layout` tells."""
+        for name, view in self._by_name.items():
+            copy(target[name], view)
 
     def values(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Views of the trained variables and of the other state, in model order."""
