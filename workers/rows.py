@@ -39,7 +39,8 @@ class Rows:
             data_root=Path(assignment.data_root) if assignment.data_root else None,
         )
         train, validation = open_data(spec.data, spec.training.seed, place)
-        return cls(data=spec.data, train=train, validation=validation, schedule=Schedule.of(spec.training, train.rows))
+        schedule = Schedule.of(spec.training, train.rows, shuffle=spec.data.shuffle)
+        return cls(data=spec.data, train=train, validation=validation, schedule=schedule)
 
     def batches(self, source: Source, heads: Heads, input_dtypes: Mapping[str, str]) -> BatchMaker:
         """Makes batches of a source for a model's named inputs and outputs."""

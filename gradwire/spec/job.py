@@ -162,6 +162,8 @@ class DataSpec(Part):
     sample_weights: Keyed = Field(default_factory=dict)
     """Model output name to array name; the key "" stands for every output."""
     validation: ValidationSpec | None = None
+    shuffle: bool = True
+    """Whether each epoch is a permutation of the training rows by the job's seed; otherwise they keep their order."""
 
 
 class GradientClip(Part):

@@ -107,6 +107,7 @@ def _data(data: job.DataSpec) -> pb.DataSpec:
         labels=data.labels,
         sample_weights=data.sample_weights,
         validation=validation,
+        shuffle=data.shuffle,
     )
 
 
@@ -173,6 +174,8 @@ def _read_data(data: pb.DataSpec) -> dict[str, Any]:
         "labels": dict(data.labels),
         "sample_weights": dict(data.sample_weights),
     }
+    if data.HasField("shuffle"):
+        document["shuffle"] = data.shuffle
     if data.HasField("train"):
         document["train"] = _read_source(data.train)
     if data.HasField("validation"):

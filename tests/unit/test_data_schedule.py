@@ -22,6 +22,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
         shards=shards,
         global_batch=shards * draw(st.integers(1, 12)),
         seed=draw(st.integers(0, 2**31 - 1)),
+        shuffle=draw(st.booleans()),
         **length,
     )
 
@@ -123,3 +124,11 @@ def test_places_outside_the_job_are_refused() -> None:
             schedule.ids(step, shard)
     with pytest.raises(IndexError):
         schedule.place_of(10, 0)
+
+
+def test_without_shuffle_the_rows_keep_their_order() -> None:
+    schedule = Schedule(rows=10, global_batch=8, shards=2, seed=3, shuffle=False, epochs=2)
+    assert epoch_ids(schedule, 0).tolist() == epoch_ids(schedule, 1).tolist() == list(range(10))
+    assert not schedule.is_constant
+    one = Schedule(rows=8, global_batch=8, shards=2, seed=3, shuffle=False, steps=5)
+    assert one.is_constant and one.ids(0, 1).tolist() == one.ids(4, 1).tolist() == [4, 5, 6, 7]

@@ -66,7 +66,11 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "inputs": NAMES | st.dictionaries(NAMES, TEXT, min_size=1, max_size=3),
             "labels": st.fixed_dictionaries(dict.fromkeys(outputs, TEXT)),
         },
-        optional={"validation": validation, "sampleWeights": st.dictionaries(NAMES, TEXT, max_size=2)},
+        optional={
+            "validation": validation,
+            "sampleWeights": st.dictionaries(NAMES, TEXT, max_size=2),
+            "shuffle": st.booleans(),
+        },
     )
     models = (
         st.fixed_dictionaries({"keras": TEXT})

@@ -23,9 +23,9 @@ class Place(NamedTuple):
 class Schedule:
     """The batches of a job; a step's number is how many were committed before it, from 0.
 
-    An epoch is a permutation of all rows by (seed, epoch), cut into global batches, of which the last may be smaller. A
-    batch is cut into `shards` contiguous parts of `global_batch / shards` samples; a batch that is not full fills the
-    first of them, then one in part, and leaves the rest empty.
+    An epoch is a permutation of all rows by (seed, epoch), or without `shuffle` all rows in their order, cut into global
+    batches, of which the last may be smaller. A batch is cut into `shards` contiguous parts of `global_batch / shards`
+    samples; a batch that is not full fills the first of them, then one in part, and leaves the rest empty.
 
     Raises:
         ValueError: numbers below 1, a batch that is no multiple of shards, not exactly one of `epochs` and `steps`.
@@ -35,6 +35,7 @@ class Schedule:
     global_batch: int
     shards: int
     seed: int
+    shuffle: bool = True
     epochs: int | None = None
     steps: int | None = None
 
@@ -47,13 +48,14 @@ class Schedule:
             raise ValueError(f"global_batch {self.global_batch} is no multiple of shards {self.shards}")
 
     @classmethod
-    def of(cls, training: TrainingSpec, rows: int) -> Self:
+    def of(cls, training: TrainingSpec, rows: int, *, shuffle: bool = True) -> Self:
         """The schedule of a job over so many training rows."""
         return cls(
             rows=rows,
             global_batch=training.global_batch,
             shards=training.shards,
             seed=training.seed,
+            shuffle=shuffle,
             epochs=training.epochs,
             steps=training.steps,
         )
@@ -65,6 +67,11 @@ class Schedule:
     @property
     def total_steps(self) -> int:
         return self.steps if self.steps is not None else (self.epochs or 0) * self.steps_per_epoch
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether a shard holds the same rows in every step."""
+        return not self.shuffle and self.rows <= self.global_batch
 
     @property
     def shard_capacity(self) -> int:
@@ -97,7 +104,7 @@ class Schedule:
         """The rows of a shard, in order: int64, shape (`shard_samples(step, shard)`,)."""
         start = self._batch_start(step) + self._shard_start(shard)
         positions = np.arange(start, start + self.shard_samples(step, shard), dtype=np.int64)
-        return self._order(self.epoch_of(step)).at(positions)
+        return self._order(self.epoch_of(step)).at(positions) if self.shuffle else positions
 
     def place_of(self, sample: int, epoch: int) -> Place:
         """The one place of an epoch that uses a row; it may lie after the last step if `steps` ends in mid-epoch.
@@ -107,7 +114,9 @@ class Schedule:
         """
         if not 0 <= sample < self.rows:
             raise IndexError(f"there are rows 0 to {self.rows - 1}, not {sample}")
-        position = int(self._order(epoch).inverse(np.array([sample], np.int64))[0])
+        position = sample
+        if self.shuffle:
+            position = int(self._order(epoch).inverse(np.array([sample], np.int64))[0])
         batch, within = divmod(position, self.global_batch)
         return Place(epoch * self.steps_per_epoch + batch, within // self.shard_capacity)
 

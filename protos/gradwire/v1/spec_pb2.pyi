@@ -354,6 +354,9 @@ class DataSpec(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SAMPLE_WEIGHTS_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
+    SHUFFLE_FIELD_NUMBER: _builtins.int
+    shuffle: _builtins.bool
+    """Whether the job's seed permutes the training rows in each epoch; true where it is not set."""
     @_builtins.property
     def train(self) -> Global___DataSource: ...
     @_builtins.property
@@ -378,12 +381,15 @@ class DataSpec(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         sample_weights: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validation: Global___ValidationSpec | None = ...,
+        shuffle: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["train", b"train", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle", "shuffle", b"shuffle", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "labels", b"labels", "sample_weights", b"sample_weights", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle", "inputs", b"inputs", "labels", b"labels", "sample_weights", b"sample_weights", "shuffle", b"shuffle", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__shuffle: _TypeAlias = _typing.Literal["shuffle"]  # noqa: Y015
+    _WhichOneofArgType__shuffle: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shuffle) -> _WhichOneofReturnType__shuffle | None: ...
 
 Global___DataSpec: _TypeAlias = DataSpec  # noqa: Y015
 
