@@ -42,8 +42,8 @@ class Dispatch:
     """
 
     def __init__(self, step: int, shards: int, attempts: Iterator[int]) -> None:
-        self._step = step
-        self._shards = shards
+        self.step = step
+        self.shards = shards
         self._attempts = attempts
         self._waiting: dict[str, list[Node]] = {}
         self._orphans: list[Node] = []
@@ -56,7 +56,7 @@ class Dispatch:
 
     @property
     def is_complete(self) -> bool:
-        return sum(node.size for node in self.done) == self._shards
+        return sum(node.size for node in self.done) == self.shards
 
     @property
     def running(self) -> dict[str, Key]:
@@ -110,14 +110,14 @@ class Dispatch:
         self._failures[shard] = self._failures.get(shard, 0) + 1
         if self._failures[shard] >= MAX_SHARD_FAILURES:
             raise JobFailed(
-                f"shard {shard} of step {self._step} ended {MAX_SHARD_FAILURES} workers one after the other; look at "
+                f"shard {shard} of step {self.step} ended {MAX_SHARD_FAILURES} workers one after the other; look at "
                 "its samples and at the workers' memory",
                 code="shard_failed",
             )
 
     def _plan(self) -> None:
         self._is_planned = True
-        plan = share_out(self._shards, len(self._idle))
+        plan = share_out(self.shards, len(self._idle))
         self._waiting = dict(zip(self._idle, plan, strict=True))
 
     def _hand_out(self) -> list[Order]:
@@ -127,7 +127,7 @@ class Dispatch:
             if node is None:
                 continue
             self._idle.remove(worker_id)
-            key = Key(self._step, node, next(self._attempts), self._step, self._slots[worker_id])
+            key = Key(self.step, node, next(self._attempts), self.step, self._slots[worker_id])
             self._slots[worker_id] += 1
             self._running[worker_id] = key
             orders.append(Order(worker_id, key))

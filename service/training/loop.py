@@ -30,11 +30,22 @@ REPORT_S = 0.5
 PHASES = ("data", "compute", "exchange", "sum", "apply")
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a step was made of, and the seconds it took to gather, to add and to apply."""
+
+    contributions: Mapping[Node, Contribution]
+    gather_s: float
+    sum_s: float
+    apply_s: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Loop:
     """All state of the loop in one block; the trainer's main thread is its only writer.
 
-    `step` counts committed steps: it is the number of the step under way, and the version of the weights.
+    `step` counts committed steps: it is the number of the step under way, and the version of the weights. The next step
+    is begun before a committed one is counted, evaluated, saved and reported, so that workers do not wait for that.
     """
 
     schedule: Schedule
@@ -65,10 +76,17 @@ class Loop:
         """
         self._window_started = time.monotonic()
         is_over = self.step >= self.schedule.total_steps or self.stopper.is_over
+        if not is_over:
+            self._begin()
         while not is_over:
             self.rounds.interrupt()
-            self._train_step()
-            is_over = self._after_step() or self.step >= self.schedule.total_steps
+            committed = self._commit()
+            is_last = self.step == self.schedule.total_steps
+            if not is_last:
+                # What follows needs no more than the weights as they are now, and nobody writes them meanwhile.
+                self._begin()
+            self._count(committed)
+            is_over = self._after_step() or is_last
         self._report()
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -84,23 +102,23 @@ class Loop:
         if self.step and self.step != self.saved_step:
             self._save({})
 
-    def _train_step(self) -> None:
-        shards = self._shards()
+    def _begin(self) -> None:
+        self.rounds.begin(self.step, self._shards(self.step))
+
+    def _commit(self) -> Committed:
+        """Waits for the contributions of the step under way, and makes its new weights."""
         started = time.perf_counter()
-        needs_count = self.rounds.crew.terms is not None and self.rounds.crew.terms.exchanged_heads
-        denominators = self.rounds.count(self.step, shards) if needs_count else ()
-        contributions = self.rounds.work(self.step, shards, denominators)
+        contributions = self.rounds.collect()
         gathered = time.perf_counter()
-        self.summation.add_up(shards, {node: self._sections(node, item) for node, item in contributions.items()})
+        sections = {node: self._sections(item) for node, item in contributions.items()}
+        self.summation.add_up(self._shards(self.step), sections)
         self._require_finite_loss()
         summed = time.perf_counter()
         self.weights.publish(self.optimizer.apply())
         self.weights.merge(self._state_changes())
         applied = time.perf_counter()
-        self.totals.add(self.summation.tensors, self.schedule.batch_samples(self.step))
-        self._count_times(contributions, gathered - started, summed - gathered, applied - summed)
-        self._examples += self.schedule.batch_samples(self.step)
         self.step += 1
+        return Committed(contributions, gathered - started, summed - gathered, applied - summed)
 
     def _after_step(self) -> bool:
         """Evaluates, saves and reports what is due; returns whether to stop early."""
@@ -122,11 +140,11 @@ class Loop:
     def _is_due(self, every_steps: int, is_epoch_end: bool, is_last: bool) -> bool:
         return is_last or (self.step % every_steps == 0 if every_steps else is_epoch_end)
 
-    def _shards(self) -> int:
-        """How many of the step's shards have samples: all, but in a last batch that is not full."""
-        return -(-self.schedule.batch_samples(self.step) // self.schedule.shard_capacity)
+    def _shards(self, step: int) -> int:
+        """How many of a step's shards have samples: all, but in a last batch that is not full."""
+        return -(-self.schedule.batch_samples(step) // self.schedule.shard_capacity)
 
-    def _sections(self, node: Node, contribution: Contribution) -> list[np.ndarray]:
+    def _sections(self, contribution: Contribution) -> list[np.ndarray]:
         return contribution.slots.sections(contribution.done.key.slot)
 
     def _state_changes(self) -> Mapping[str, np.ndarray]:
@@ -152,17 +170,22 @@ class Loop:
         """From 1, as people count: the epoch of the last committed step."""
         return self.schedule.epoch_of(max(self.step - 1, 0)) + 1
 
-    def _count_times(
-        self, contributions: Mapping[Node, Contribution], gather_s: float, sum_s: float, apply_s: float
-    ) -> None:
-        """The slowest worker's data and computing count, since workers run beside each other; the rest is exchange."""
+    def _count(self, committed: Committed) -> None:
+        """Adds the step to the epoch's totals, and its times.
+
+        The slowest worker's data and computing count, since workers run beside each other; the rest is exchange.
+        """
+        samples = self.schedule.batch_samples(self.step - 1)
+        self.totals.add(self.summation.tensors, samples)
+        self._examples += samples
         by_worker: dict[str, tuple[float, float]] = {}
-        for item in contributions.values():
+        for item in committed.contributions.values():
             data_s, compute_s = by_worker.get(item.worker_id, (0.0, 0.0))
             by_worker[item.worker_id] = (data_s + item.done.data_s, compute_s + item.done.compute_s)
         data_s, compute_s = max(by_worker.values(), key=sum)
-        exchange_s = max(gather_s - data_s - compute_s, 0.0)
-        for phase, seconds in zip(PHASES, (data_s, compute_s, exchange_s, sum_s, apply_s), strict=True):
+        exchange_s = max(committed.gather_s - data_s - compute_s, 0.0)
+        seconds_by_phase = (data_s, compute_s, exchange_s, committed.sum_s, committed.apply_s)
+        for phase, seconds in zip(PHASES, seconds_by_phase, strict=True):
             self.phase_s[phase] += seconds
         self._phase_steps += 1
 

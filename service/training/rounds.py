@@ -25,6 +25,14 @@ class Contribution:
     done: Done
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round under way, and the word that its orders are given by."""
+
+    dispatch: Dispatch
+    word: Callable[[Key], Count | Work]
+
+
 @dataclass(slots=True)
 class Rounds:
     """Runs rounds over the crew; belongs to the trainer's loop.
@@ -37,24 +45,20 @@ class Rounds:
     crew: Crew
     interrupt: Callable[[], None]
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _round: Round | None = None
 
-    def count(self, step: int, shards: int) -> tuple[float, ...]:
-        """The denominators of the whole batch, for each head that needs them exchanged."""
-        counted: dict[Node, tuple[float, ...]] = {}
+    def begin(self, step: int, shards: int) -> None:
+        """Gives out the first orders of a step. Until `collect` returns nobody may write the weights."""
+        is_counting = self.crew.terms is not None and self.crew.terms.exchanged_heads > 0
+        self._round = self._start(step, shards, Count if is_counting else Work)
 
-        def take(said: Said) -> Key | None:
-            if isinstance(said.word, Counted):
-                counted[said.word.key.node] = said.word.denominators
-                return said.word.key
-            return None
-
-        dispatch = self._run(step, shards, Count, take)
-        heads = self.crew.terms.exchanged_heads if self.crew.terms else 0
-        values = [value for node in sorted(dispatch.done) for value in counted[node]]
-        return tuple(sum(values[head::heads]) for head in range(heads))
-
-    def work(self, step: int, shards: int, denominators: tuple[float, ...]) -> dict[Node, Contribution]:
-        """The contributions that make up the batch."""
+    def collect(self) -> dict[Node, Contribution]:
+        """The contributions that make up the batch of the step that was begun."""
+        under_way = self._under_way()
+        dispatch = under_way.dispatch
+        if under_way.word is Count:
+            denominators = self._count()
+            self._round = self._start(dispatch.step, dispatch.shards, lambda key: Work(key, denominators))
         contributions: dict[Node, Contribution] = {}
 
         def take(said: Said) -> Key | None:
@@ -64,8 +68,23 @@ class Rounds:
                 return said.word.key
             return None
 
-        dispatch = self._run(step, shards, lambda key: Work(key, denominators), take)
+        dispatch = self._finish(take)
         return {node: contributions[node] for node in dispatch.done}
+
+    def _count(self) -> tuple[float, ...]:
+        """The denominators of the whole batch, for each head that needs them exchanged."""
+        counted: dict[Node, tuple[float, ...]] = {}
+
+        def take(said: Said) -> Key | None:
+            if isinstance(said.word, Counted):
+                counted[said.word.key.node] = said.word.denominators
+                return said.word.key
+            return None
+
+        dispatch = self._finish(take)
+        heads = self.crew.terms.exchanged_heads if self.crew.terms else 0
+        values = [value for node in sorted(dispatch.done) for value in counted[node]]
+        return tuple(sum(values[head::heads]) for head in range(heads))
 
     def gather(self, at_least: int) -> None:
         """Waits until so many workers are ready; later ones join in the middle of a step."""
@@ -74,18 +93,27 @@ class Rounds:
                 self._live(event)
             self._look_around()
 
-    def _run(
-        self, step: int, shards: int, word: Callable[[Key], Count | Work], take: Callable[[Said], Key | None]
-    ) -> Dispatch:
+    def _start(self, step: int, shards: int, word: Callable[[Key], Count | Work]) -> Round:
         dispatch = Dispatch(step, shards, self._attempts)
         self._give(dispatch.start(self.crew.ready), word)
+        return Round(dispatch, word)
+
+    def _finish(self, take: Callable[[Said], Key | None]) -> Dispatch:
+        """Waits until every shard of the round is done."""
+        under_way = self._under_way()
+        dispatch = under_way.dispatch
         while not dispatch.is_complete:
             events = self.server.poll(POLL_S)
             for event in events:
-                self._give(self._handle(dispatch, event, take), word)
+                self._give(self._handle(dispatch, event, take), under_way.word)
             if not events:
                 self._look_around()
+        self._round = None
         return dispatch
+
+    def _under_way(self) -> Round:
+        assert self._round is not None  # begin comes before collect
+        return self._round
 
     def _handle(self, dispatch: Dispatch, event: Event, take: Callable[[Said], Key | None]) -> list[Order]:
         if isinstance(event, Said) and isinstance(event.word, Done | Counted):

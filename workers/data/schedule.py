@@ -23,9 +23,10 @@ class Place(NamedTuple):
 class Schedule:
     """The batches of a job; a step's number is how many were committed before it, from 0.
 
-    An epoch is a permutation of all rows by (seed, epoch), or without `shuffle` all rows in their order, cut into global
-    batches, of which the last may be smaller. A batch is cut into `shards` contiguous parts of `global_batch / shards`
-    samples; a batch that is not full fills the first of them, then one in part, and leaves the rest empty.
+    An epoch is a permutation of all rows by (seed, epoch), or without `shuffle` all rows in their order. It is cut into
+    global batches, of which the last may be smaller. A batch is cut into `shards` contiguous parts of
+    `global_batch / shards` samples; one that is not full fills the first of them, then one in part, and leaves the rest
+    empty.
 
     Raises:
         ValueError: numbers below 1, a batch that is no multiple of shards, not exactly one of `epochs` and `steps`.
