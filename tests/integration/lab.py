@@ -1,20 +1,23 @@
 """Runs a job with a real trainer and real workers in processes of their own, without Ray and the coordinator.
 
-For tests of the step itself: the processes are forked from a server that has TensorFlow imported and its context
-untouched, so that a job starts in a second.
+For tests of the step itself: the processes are forked from `zygote`, which has TensorFlow imported and its context
+untouched, so that a job starts in a third of a second.
 """
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import secrets
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,28 +26,33 @@ from typing import Any
 from gradwire.assignment import Assignment
 from gradwire.progress import Outcome, Progress
 from gradwire.spec.job import JobSpec
+from service.process import ENVIRONMENT
 from workers.exchange.segment import job_folder
 
 ROLES = {"trainer": ("service.training.trainer", "Trainer"), "worker": ("workers.worker", "Worker")}
-PRELOAD = ["tensorflow", "keras", *(module for module, _ in ROLES.values())]
+ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 90.0
 SERVICE_ID = "lab00000"
 
 
 def context() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Makes processes from the zygote, which starts when it is first needed and goes with this process."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(PRELOAD)
+    found.set_forkserver_preload(["tests.integration.zygote"])
+    before = dict(os.environ)
+    try:
+        # The fork server sets up its import path by itself: it is not told ours.
+        os.environ.update({**ENVIRONMENT, "PYTHONPATH": str(ROOT)})
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     return found
 
 
 def serve_role(role: str, assignment: Assignment, connection: Connection) -> None:
     """A child's life: the role's object runs in a thread, and its methods are called over the pipe."""
-    import importlib
-    import threading
-
-    import tensorflow as tf
-
+    tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     module, name = ROLES[role]
