@@ -16,7 +16,7 @@ class Assignment:
     """`JobSpec.model_dump_json(by_alias=True)`; all defaults filled in, all files uploaded."""
     storage_url: str
     service_id: str
-    """Names the service's segments in /dev/shm."""
+    """Names the service's shared memory, and the sockets in /dev/shm."""
     token: str
     """Every exchange stream of the job presents it; made anew for each generation."""
     cache_dir: str

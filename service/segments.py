@@ -1,4 +1,4 @@
-"""Shared memory that processes of this service have left behind on this node."""
+"""Sockets in /dev/shm that processes of this service have left behind on this node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHARED_MEMORY = Path("/dev/shm")
 def remove_segments(
     service_id: str, job_id: str = "*", generation: int | str = "*", root: Path = SHARED_MEMORY
 ) -> None:
-    """Removes the segments of one start of a job's trainer, or of the whole service.
+    """Removes the sockets of one start of a job's trainer, or of the whole service.
 
     A trainer removes its own; one that was killed cannot.
     """

@@ -18,15 +18,15 @@ from gradwire.progress import ErrorView, Outcome
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from workers.binding import Binding
-from workers.computer import Accumulator, NodeComputer
+from workers.computer import NodeComputer
 from workers.data.prefetch import Prefetcher
 from workers.exchange.client import SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
-from workers.layout import Layout
 from workers.objective import input_dtypes, make_objective
 from workers.program import GradientProgram
 from workers.rows import Rows
+from workers.slots import Slots
 
 HEARTBEAT_S = 1.0
 
@@ -110,9 +110,11 @@ class Worker:
             raise JobFailed("the trainer's model has other variables than this worker's", code="model_differs")
         return Binding(program.variables.bound, layout.views(client.attach(welcome.segment).buffer))
 
-    def _get_ready(self, client: SharedMemoryClient, program: GradientProgram, trace_s: float) -> list[Accumulator]:
+    def _get_ready(self, client: SharedMemoryClient, program: GradientProgram, trace_s: float) -> Slots:
         worker_id, layout = self._assignment.worker_id, program.contribution()
-        slots = _make_slots(client, f"slots-{worker_id}", layout, self._spec.training.shards)
+        count = self._spec.training.shards
+        segment = client.create(f"slots-{worker_id}", count * layout.total_bytes)
+        slots = Slots(segment, layout, count)
         document = {
             "contribution": layout.to_json(),
             "exchangedHeads": program.exchanged_heads,
@@ -123,9 +125,7 @@ class Worker:
         client.send(Ready(segment=f"slots-{worker_id}", document=f"ready-{worker_id}"))
         return slots
 
-    def _obey(
-        self, client: SharedMemoryClient, computer: NodeComputer, binding: Binding, slots: list[Accumulator]
-    ) -> Outcome:
+    def _obey(self, client: SharedMemoryClient, computer: NodeComputer, binding: Binding, slots: Slots) -> Outcome:
         while True:
             word = client.receive()
             match word:
@@ -142,11 +142,6 @@ class Worker:
                     binding.refresh()
                     client.send(Counted(key, computer.denominators(key.step, key.node)))
             computer.phase = "idle"
-
-
-def _make_slots(client: SharedMemoryClient, name: str, layout: Layout, count: int) -> list[Accumulator]:
-    buffer = client.create(name, count * layout.total_bytes).buffer
-    return [Accumulator(layout, buffer, slot * layout.total_bytes) for slot in range(count)]
 
 
 def _report(client: SharedMemoryClient, failed: Failed) -> Outcome:

@@ -15,6 +15,7 @@ from gradwire.errors import JobFailed
 from gradwire.progress import WorkerView
 from service.training.exchange import Left, Said, SharedMemoryServer
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
+from workers.exchange.segment import Segment
 from workers.layout import Layout
 
 SILENCE_S = 30.0
@@ -107,7 +108,7 @@ class Crew:
             case Hello() as hello:
                 self._greet(hello)
             case Ready() as ready:
-                return self._enlist(said.worker_id, ready)
+                return self._enlist(said.worker_id, said.segments[ready.document], said.segments[ready.segment])
             case Heartbeat(phase=phase):
                 if member is not None and member.view.phase != phase:
                     member.view = replace(member.view, phase=phase)
@@ -146,8 +147,8 @@ class Crew:
         if self._welcome is not None:
             self.server.send(hello.worker_id, self._welcome)
 
-    def _enlist(self, worker_id: str, ready: Ready) -> bool:
-        document = json.loads(self.server.read(ready.document))
+    def _enlist(self, worker_id: str, published: Segment, slots: Segment) -> bool:
+        document = json.loads(bytes(published.buffer))
         terms = Terms(
             Layout.from_json(document["contribution"]),
             int(document["exchangedHeads"]),
@@ -160,7 +161,7 @@ class Crew:
             self.server.drop(worker_id, why)
             return False
         member = self.members[worker_id]
-        member.slots = Slots(terms.contribution, self.server.attach(ready.segment).buffer)
+        member.slots = Slots(terms.contribution, slots.buffer)
         member.view = replace(member.view, state="READY", phase="idle")
         self._publish()
         self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)

@@ -8,14 +8,15 @@ import selectors
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
 from gradwire.assignment import Assignment
 from workers.exchange.client import SOCKET
-from workers.exchange.messages import MAX_BYTES, Codec, Hello, Malformed, Refused, Word
+from workers.exchange.messages import Hello, Malformed, Refused, Word, attached
+from workers.exchange.post import Letter, receive, send
 from workers.exchange.segment import Segment, job_folder
 
 HELLO_TIMEOUT_S = 10.0
@@ -27,10 +28,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A word of a worker that has said hello."""
+    """A word of a worker that has said hello, and the segments that came with it, by name."""
 
     worker_id: str
     word: Word
+    segments: Mapping[str, Segment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class SharedMemoryServer:
         self._workers: dict[str, socket.socket] = {}
         self._names: dict[socket.socket, str] = {}
         self._dropped: list[Left] = []
+        self._own: dict[str, Segment] = {}
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What has happened, waiting at most so long for something to happen."""
@@ -83,7 +86,7 @@ class SharedMemoryServer:
         if connection is None:
             return
         try:
-            connection.send(Codec.encode(word))
+            send(connection, word, [self._own[name] for name in attached(word)])
         except OSError as error:  # gone, or its queue is full because it reads nothing
             self.drop(worker_id, f"does not take words: {error.strerror}")
 
@@ -92,12 +95,12 @@ class SharedMemoryServer:
         connection = self._workers.pop(worker_id, None)
         if connection is not None:
             with contextlib.suppress(OSError):
-                connection.send(Codec.encode(Refused(reason=reason)))
+                send(connection, Refused(reason=reason), ())
             self._close(connection)
             self._dropped.append(Left(worker_id, reason))
 
     def close(self) -> None:
-        """Hangs up on everybody and removes the folder with all segments in it."""
+        """Hangs up on everybody and removes the folder."""
         for connection in [*self._workers.values(), *self._strangers]:
             connection.close()
         self._listener.close()
@@ -105,22 +108,9 @@ class SharedMemoryServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def create(self, name: str, size_bytes: int) -> Segment:
-        """A segment that the workers attach to."""
-        return Segment.create(self.folder / name, size_bytes)
-
-    def attach(self, name: str) -> Segment:
-        """A worker's segment."""
-        return Segment.attach(self.folder / self._inside(name))
-
-    def read(self, name: str) -> bytes:
-        """A document that a worker published."""
-        return (self.folder / self._inside(name)).read_bytes()
-
-    @staticmethod
-    def _inside(name: str) -> str:
-        if "/" in name or name.startswith("."):
-            raise Malformed(f"a segment called {name!r}")
-        return name
+        """A segment that goes to the workers with the word that names it."""
+        made = self._own[name] = Segment.create(f"{self.folder.name}-{name}", size_bytes)
+        return made
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -138,31 +128,29 @@ class SharedMemoryServer:
             self._close(connection)
 
     def _hear(self, connection: socket.socket) -> Iterator[Event]:
+        worker_id = self._names.get(connection)
+        letter: Letter | None = None
         try:
-            datagram = connection.recv(MAX_BYTES)
+            letter = receive(connection)
         except BlockingIOError:
             return
-        except OSError:
-            datagram = b""
-        worker_id = self._names.get(connection)
-        try:
-            word = Codec.decode(datagram) if datagram else None
         except Malformed as error:
             log.warning("malformed_word", job=self._assignment.job_id, worker=worker_id, why=str(error))
-            word = None
+        except OSError:
+            pass  # a broken connection is a hang-up
         if worker_id is None:
-            if isinstance(word, Hello) and self._admits(word):
-                self._admit(connection, word)
-                yield Said(word.worker_id, word)
+            if letter is not None and isinstance(letter.word, Hello) and self._admits(letter.word):
+                self._admit(connection, letter.word)
+                yield Said(letter.word.worker_id, letter.word)
             else:
                 log.warning("stranger_refused", job=self._assignment.job_id)
                 self._close(connection)
-        elif word is None:
+        elif letter is None:
             self._workers.pop(worker_id, None)
             self._close(connection)
             yield Left(worker_id, "hung up")
         else:
-            yield Said(worker_id, word)
+            yield Said(worker_id, letter.word, letter.segments)
 
     def _admits(self, hello: Hello) -> bool:
         mine = self._assignment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +22,7 @@ WELCOME = Welcome(segment="weights", layout_digest="d")
 class Server:
     """A server without sockets: it remembers what was sent and who was dropped."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.sent: list[tuple[str, Word]] = []
         self.dropped: dict[str, str] = {}
 
@@ -34,16 +32,10 @@ class Server:
     def drop(self, worker_id: str, reason: str) -> None:
         self.dropped[worker_id] = reason
 
-    def attach(self, name: str) -> Segment:
-        return Segment.attach(self.folder / name)
-
-    def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
-
 
 @pytest.fixture
-def server(tmp_path: Path) -> Server:
-    return Server(tmp_path)
+def server() -> Server:
+    return Server()
 
 
 @pytest.fixture
@@ -56,16 +48,17 @@ def hello(worker_id: str) -> Said:
     return Said(worker_id, word)
 
 
-def ready(server: Server, worker_id: str, layout: Layout = LAYOUT, **fingerprint: str) -> Said:
+def ready(worker_id: str, layout: Layout = LAYOUT, **fingerprint: str) -> Said:
     document: dict[str, Any] = {
         "contribution": layout.to_json(),
         "exchangedHeads": 0,
         "fingerprint": {"threads": "1", "instructions": "avx2", **fingerprint},
         "traceSeconds": 0.5,
     }
-    (server.folder / worker_id).write_text(json.dumps(document))
-    Segment.create(server.folder / f"slots-{worker_id}", 4 * layout.total_bytes)
-    return Said(worker_id, Ready(segment=f"slots-{worker_id}", document=worker_id))
+    published = Segment.create("document", len(text := json.dumps(document).encode()))
+    published.buffer[:] = text
+    segments = {"slots": Segment.create("slots", 4 * layout.total_bytes), "document": published}
+    return Said(worker_id, Ready(segment="slots", document="document"), segments)
 
 
 def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, server: Server) -> None:
@@ -75,7 +68,7 @@ def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, serve
     crew.hear(hello("w2"))
     assert server.sent == [("w1", WELCOME), ("w2", WELCOME)]
     assert crew.ready == []
-    assert crew.hear(ready(server, "w2"))
+    assert crew.hear(ready("w2"))
     assert crew.ready == ["w2"]
     assert {view.id: view.state for view in crew.views} == {"w1": "STARTING", "w2": "READY"}
 
@@ -84,8 +77,8 @@ def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, serve
 def test_a_worker_whose_bits_would_differ_is_not_let_in(crew: Crew, server: Server, name: str, value: str) -> None:
     crew.hear(hello("w1"))
     crew.hear(hello("w2"))
-    assert crew.hear(ready(server, "w1"))
-    assert not crew.hear(ready(server, "w2", **{name: value}))
+    assert crew.hear(ready("w1"))
+    assert not crew.hear(ready("w2", **{name: value}))
     assert f"its {name} is {value}, the job's" in server.dropped["w2"]
     assert crew.ready == ["w1"]
 
@@ -93,9 +86,9 @@ def test_a_worker_whose_bits_would_differ_is_not_let_in(crew: Crew, server: Serv
 def test_a_worker_with_another_model_is_not_let_in(crew: Crew, server: Server) -> None:
     crew.hear(hello("w1"))
     crew.hear(hello("w2"))
-    crew.hear(ready(server, "w1"))
+    crew.hear(ready("w1"))
     other = Layout.of([Tensor("gradient/w", (4,), "float32")])
-    assert not crew.hear(ready(server, "w2", other))
+    assert not crew.hear(ready("w2", other))
     assert "other variables" in server.dropped["w2"]
 
 

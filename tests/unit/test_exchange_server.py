@@ -15,7 +15,7 @@ from gradwire.errors import JobFailed
 from service.training import exchange
 from service.training.exchange import Event, Left, Said, SharedMemoryServer
 from workers.exchange.client import SOCKET, SharedMemoryClient
-from workers.exchange.messages import Dismiss, Heartbeat, Hello, Malformed, Refused, Welcome
+from workers.exchange.messages import Codec, Dismiss, Heartbeat, Hello, Ready, Refused, Welcome
 from workers.exchange.segment import Segment
 
 Connect = Callable[[Hello], SharedMemoryClient]
@@ -65,8 +65,8 @@ def test_a_worker_is_heard_after_its_hello_and_its_end_is_told(server: SharedMem
     client = connect(HELLO)
     client.send(Heartbeat(phase="data"))
     assert events(server, lambda found: len(found) == 2) == [Said("w1", HELLO), Said("w1", Heartbeat(phase="data"))]
-    server.send("w1", Welcome(segment="weights", layout_digest="d"))
-    assert client.receive() == Welcome(segment="weights", layout_digest="d")
+    server.send("w1", Dismiss(reason="enough"))
+    assert client.receive() == Dismiss(reason="enough")
     client.close()
     assert events(server, bool) == [Left("w1", "hung up")]
 
@@ -122,22 +122,58 @@ def test_a_worker_that_reads_nothing_is_dropped(server: SharedMemoryServer, conn
     client.close()
 
 
-def test_no_name_leads_out_of_the_folder(server: SharedMemoryServer) -> None:
-    for name in ("../weights", "/etc/passwd", ".hidden"):
-        with pytest.raises(Malformed):
-            server.read(name)
+def test_segments_travel_with_the_words_that_name_them(server: SharedMemoryServer, connect: Connect) -> None:
+    weights = server.create("weights", 4096)
+    client = connect(HELLO)
+    events(server, bool)
+    server.send("w1", Welcome(segment="weights", layout_digest="d"))
+    assert client.receive() == Welcome(segment="weights", layout_digest="d")
+    weights.buffer[:5] = b"hello"
+    assert client.attach("weights").buffer[:5] == b"hello"
+
+    client.create("slots", 8192).buffer[:3] = b"sum"
+    client.publish("document", b"{}")
+    client.send(Ready(segment="slots", document="document"))
+    [said] = events(server, bool)
+    assert isinstance(said, Said)
+    client.close()
+    assert said.segments["slots"].buffer[:3] == b"sum", "it outlives its maker"
+    assert bytes(said.segments["document"].buffer) == b"{}"
 
 
-def test_a_segment_is_shared_and_outlives_its_maker_s_name(server: SharedMemoryServer) -> None:
-    mine = server.create("weights", 4096)
-    theirs = Segment.attach(mine.path)
-    mine.buffer[:5] = b"hello"
-    mine.unlink()
-    assert theirs.buffer[:5] == b"hello"
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_segment_that_does_not_fit_is_an_error_that_names_the_setting(server: SharedMemoryServer) -> None:
-    with pytest.raises(JobFailed, match="shm_size") as caught:
-        server.create("weights", 1 << 50)
-    assert caught.value.code == "shared_memory_full"
-    assert not (server.folder / "weights").exists()
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_descriptors_that_do_not_belong_to_a_word_are_closed(
+    server: SharedMemoryServer, connect: Connect, count: int
+) -> None:
+    """A file whose size is not sealed could end the trainer by shrinking."""
+    client = connect(HELLO)
+    events(server, bool)
+    before = open_files()
+    loose = os.memfd_create("loose")
+    os.truncate(loose, 4096)
+    good = Segment.create("good", 64)
+    socket.send_fds(client._socket, [Codec.encode(Ready(segment="a", document="b"))], [good.descriptor, loose] * count)
+    os.close(loose)
+    del good
+    assert events(server, bool) == [Left("w1", "hung up")]
+    assert open_files() == before - 1, "the connection is closed, and nothing else is left open"
+
+
+def test_a_segment_that_does_not_fit_is_an_error_and_costs_nothing(server: SharedMemoryServer) -> None:
+    before = open_files()
+    for size in (1 << 45, 1 << 70):
+        with pytest.raises(JobFailed, match="no memory for") as caught:
+            server.create("weights", size)
+        assert caught.value.code == "shared_memory_full"
+    del caught
+    assert open_files() == before
+
+
+def test_segments_can_be_recognised(server: SharedMemoryServer) -> None:
+    segment = server.create("weights", 64)
+    name = os.readlink(f"/proc/self/fd/{segment.descriptor}")
+    assert name == f"/memfd:gradwire-unit-{ASSIGNMENT.job_id}-2-weights (deleted)"

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from gradwire.errors import JobFailed
-from workers.exchange.messages import MAX_BYTES, Codec, Hello, Word
+from workers.exchange.messages import Hello, Word, attached
+from workers.exchange.post import receive, send
 from workers.exchange.segment import Segment
 
 SOCKET = "control"
@@ -16,7 +17,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 class SharedMemoryClient:
-    """Speaks to the trainer whose exchange lies in a folder of /dev/shm.
+    """Speaks to the trainer, or to its relay on this node, that listens in a folder of /dev/shm.
 
     Sending is safe from several threads; receiving belongs to one.
     """
@@ -26,34 +27,39 @@ class SharedMemoryClient:
     def __init__(self, folder: Path, hello: Hello) -> None:
         self.folder = folder
         self._sending = threading.Lock()
+        self._segments: dict[str, Segment] = {}
         self._socket = _connect(folder / SOCKET)
         self.send(hello)
 
     def send(self, word: Word) -> None:
         """Raises OSError when the trainer has gone."""
-        datagram = Codec.encode(word)
+        segments = [self._segments[name] for name in attached(word)]
         with self._sending:
-            self._socket.send(datagram)
+            send(self._socket, word, segments)
 
     def receive(self) -> Word | None:
         """The next word, or None when the trainer has hung up."""
         try:
-            datagram = self._socket.recv(MAX_BYTES)
+            letter = receive(self._socket)
         except OSError:
             return None
-        return Codec.decode(datagram) if datagram else None
+        if letter is None:
+            return None
+        self._segments |= letter.segments
+        return letter.word
 
     def attach(self, name: str) -> Segment:
-        """The trainer's segment of this name."""
-        return Segment.attach(self.folder / name)
+        """The segment that came with the word that named it."""
+        return self._segments[name]
 
     def create(self, name: str, size_bytes: int) -> Segment:
-        """A segment of this worker's own; its memory is taken as it is first touched."""
-        return Segment.create(self.folder / name, size_bytes, reserve=False)
+        """A segment of this worker's own, which travels with the word that names it; nothing is reserved yet."""
+        made = self._segments[name] = Segment.create(f"{self.folder.name}-{name}", size_bytes, reserve=False)
+        return made
 
     def publish(self, name: str, document: bytes) -> None:
-        """Puts a document where the trainer reads it; it is whole before anyone is told its name."""
-        (self.folder / name).write_bytes(document)
+        """A document of any length, as a segment."""
+        self.create(name, len(document)).buffer[:] = document
 
     def close(self) -> None:
         self._socket.close()

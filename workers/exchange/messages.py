@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from workers.tree import Node
 
 MAX_BYTES = 64 * 1024
-"""No datagram is longer; longer documents lie in a file of the exchange's folder."""
+"""No datagram is longer; longer documents lie in a segment."""
 
 _KEY = struct.Struct("<IHHIIH")
 _TIMES = struct.Struct("<ddd")
@@ -139,7 +139,7 @@ class Hello(_Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome(_Document):
-    """Trainer to worker: the weights lie in the segment, in the layout with this digest."""
+    """Trainer to worker: the weights lie in the segment that comes along, in the layout with this digest."""
 
     segment: str
     layout_digest: str
@@ -147,11 +147,12 @@ class Welcome(_Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(_Document):
-    """Worker to trainer: programs are traced and variables bound; the document names a file with what they need."""
+    """Worker to trainer: programs are traced and variables bound. The descriptors of both segments come along."""
 
     segment: str
-    """The worker's own segment: `slots` parts, each of the contribution's size."""
+    """The worker's slots: as many as the job has shards, each of the contribution's size."""
     document: str
+    """What the trainer has to know of the program, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +188,17 @@ class Dismiss(_Document):
 
 
 Word = Work | Done | Count | Counted | Hello | Welcome | Ready | Failed | Heartbeat | Refused | Dismiss
+
+
+def attached(word: Word) -> tuple[str, ...]:
+    """The names of the segments whose descriptors travel with a word, in this order."""
+    match word:
+        case Welcome(segment=segment):
+            return (segment,)
+        case Ready(segment=segment, document=document):
+            return (segment, document)
+        case _:
+            return ()
 
 
 class Codec:

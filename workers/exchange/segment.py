@@ -1,65 +1,97 @@
-"""Shared memory: our own mapped files, since Python's SharedMemory unlinks segments that others own."""
+"""Shared memory: anonymous memory files, which go with the last process that has them, however it ends.
+
+A segment has a name for people (`/proc/PID/fd`) and for words, but no path: its descriptor travels with a word over a
+Unix socket. So the size of /dev/shm, 64 MB in most containers, is no limit.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from pathlib import Path
 from typing import Self
 
 from gradwire.errors import JobFailed
+from workers.exchange.room import Room
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "gradwire"
 
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+"""Nobody changes the size afterwards: reading beyond the end of a file that has shrunk kills a process."""
+
 
 def job_folder(service_id: str, job_id: str, generation: int) -> Path:
-    """The folder of one start of a job's trainer: its segments and its socket."""
+    """The folder of one start of a job's trainer: its socket lies there, and its segments are named by it."""
     return SHARED_MEMORY / f"{PREFIX}-{service_id}-{job_id}-{generation}"
 
 
+class NotASegment(Exception):
+    """A descriptor that is no memory file of a fixed size."""
+
+
 class Segment:
-    """A file in memory, mapped for reading and writing (NumPy refuses to hand out read-only memory by DLPack).
+    """Memory mapped for reading and writing (NumPy refuses to hand out read-only memory by DLPack).
 
     The mapping lives as long as a view of it does: there is no close that could pull memory from under an array.
     """
 
-    def __init__(self, path: Path, buffer: mmap.mmap) -> None:
-        self.path = path
+    def __init__(self, descriptor: int, buffer: mmap.mmap) -> None:
+        self.descriptor = descriptor
         self.buffer = buffer
 
+    def __del__(self) -> None:
+        os.close(self.descriptor)  # the mapping has one of its own
+
     @classmethod
-    def create(cls, path: Path, size_bytes: int, *, reserve: bool = True) -> Self:
-        """Makes the file. `reserve` takes the memory now, so that a full /dev/shm is an error here, not a crash later.
+    def create(cls, name: str, size_bytes: int, *, reserve: bool = True) -> Self:
+        """Makes a memory file. Without `reserve` its memory is taken as `reserve` is called, or as it is touched.
 
         Raises:
-            JobFailed: shared memory is too small (code `shared_memory_full`).
+            JobFailed: there is not enough memory (code `shared_memory_full`).
         """
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            if reserve:
-                os.posix_fallocate(descriptor, 0, size_bytes)
-            else:
-                os.ftruncate(descriptor, size_bytes)
-            return cls(path, mmap.mmap(descriptor, size_bytes))
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise JobFailed(
-                f"{SHARED_MEMORY} has no room for {size_bytes} bytes ({error.strerror}); enlarge it (docker: shm_size)",
-                code="shared_memory_full",
-            ) from error
-        finally:
+            os.ftruncate(descriptor, size_bytes)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+            made = cls(descriptor, mmap.mmap(descriptor, size_bytes))
+        except (OSError, ValueError, OverflowError) as error:
             os.close(descriptor)
+            raise _full(size_bytes, str(error)) from error
+        if reserve:
+            made.reserve(0, size_bytes)
+        return made
 
     @classmethod
-    def attach(cls, path: Path) -> Self:
-        """Maps a file that another process made."""
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            return cls(path, mmap.mmap(descriptor, os.fstat(descriptor).st_size))
-        finally:
-            os.close(descriptor)
+    def attach(cls, descriptor: int) -> Self:
+        """Maps a memory file that another process made; the descriptor is the segment's from now on.
 
-    def unlink(self) -> None:
-        """Removes the name; the memory goes when the last process unmaps it."""
-        self.path.unlink(missing_ok=True)
+        Raises:
+            NotASegment: it is something else, or somebody could still change its size.
+        """
+        try:
+            if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS:
+                raise NotASegment("its size is not sealed")
+            return cls(descriptor, mmap.mmap(descriptor, os.fstat(descriptor).st_size))
+        except (OSError, ValueError, NotASegment) as error:
+            os.close(descriptor)
+            raise NotASegment(str(error)) from error
+
+    def reserve(self, start: int, size_bytes: int) -> None:
+        """Takes the memory of a part now, so that too little is an error here and not a killed process later.
+
+        Raises:
+            JobFailed: there is not enough memory (code `shared_memory_full`).
+        """
+        if (why := Room.now().refusal(size_bytes)) is not None:
+            raise _full(size_bytes, why)
+        try:
+            os.posix_fallocate(self.descriptor, start, size_bytes)
+        except OSError as error:
+            raise _full(size_bytes, str(error)) from error
+
+
+def _full(size_bytes: int, why: str) -> JobFailed:
+    message = f"no memory for {size_bytes} shared bytes: {why}; use a smaller model, fewer workers, or more memory"
+    return JobFailed(message, code="shared_memory_full")
