@@ -19,9 +19,14 @@ LINE_INTERVAL_S = 1.0
 
 
 class LineDisplay:
-    """Plain lines, at most one of progress in `LINE_INTERVAL_S`, each with the seconds since the start."""
+    """Plain lines, each with the seconds since the start, or since the job's first event if that was earlier.
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    What has happened counts at its own time, not when it is read: the history of a job that is watched late has its
+    times too. There is at most one line of progress in `LINE_INTERVAL_S` of them.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since the epoch, as the times of events do."""
         self._console = console
         self._clock = clock
         self._started_s = clock()
@@ -40,7 +45,7 @@ class LineDisplay:
 
     def stage(self, text: str) -> None:
         """Prints the text; may be called by any thread."""
-        self._line(text)
+        self._line(text, self._clock())
 
     def job(self, name: str, heads: list[str]) -> None:
         """Takes the names."""
@@ -49,26 +54,27 @@ class LineDisplay:
     def event(self, event: pb.JobEvent) -> None:
         """Prints a notable event at once, progress if it is time."""
         status = after(self._status, event)
+        self._started_s = min(self._started_s, status.time_s)
         if event.kind in NOTABLE_KINDS:
             self._catch_up()
-            self._line(notable_text(event, status))
+            self._line(notable_text(event, status), status.time_s)
         self._status = status
         if event.kind == "progress":
             self._is_behind = True
-            if self._clock() - self._printed_s >= LINE_INTERVAL_S:
+            if status.time_s - self._printed_s >= LINE_INTERVAL_S:
                 self._catch_up()
 
     def _catch_up(self) -> None:
         if self._is_behind:
             self._is_behind = False
-            self._printed_s = self._clock()
+            self._printed_s = self._status.time_s
             text = "   ".join(progress_parts(self._status))
             if text != self._progress:
-                self._line(text)
+                self._line(text, self._status.time_s)
             self._progress = text
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, time_s: float) -> None:
         # Not wrapped: a line is one record for whoever reads the output by program.
-        elapsed = f"{self._clock() - self._started_s:6.1f} s"
+        elapsed = f"{max(time_s - self._started_s, 0.0):6.1f} s"
         self._console.print(f"{elapsed}  {text}", markup=False, soft_wrap=True)
         self._console.file.flush()

@@ -31,6 +31,7 @@ def lines_of(seconds_between: float) -> list[str]:
         display.stage("starting Ray")
         display.job("digits", ["digit"])
         for event in make_events():
+            event.time.FromMilliseconds(round(clock.now_s * 1000))
             display.event(event)
             clock.now_s += seconds_between
     return out.getvalue().splitlines()
@@ -49,6 +50,19 @@ def test_at_most_one_line_of_progress_a_second_and_the_last_is_never_lost() -> N
     lines = lines_of(seconds_between=0.2)
     steps = [line.split("step ")[1].split("/")[0] for line in lines if "step " in line and "/24" in line]
     assert steps == ["6", "24"]  # the first at 0.2 s; at 1.2 s the end, which waits for nothing
+
+
+def test_the_history_of_a_job_has_its_own_times() -> None:
+    """All events come at once, long after they have happened; the stage before the first is of now."""
+    clock, out = Clock(), io.StringIO()
+    events = make_events()
+    clock.now_s = events[-1].time.seconds + 100
+    with LineDisplay(Console(file=out, width=200), clock) as display:
+        for event in events:
+            display.event(event)
+        display.stage("stopping")
+    lines = out.getvalue().splitlines()
+    assert [line[:8] for line in lines] == [f"{seconds:6.1f} s" for seconds in (0, 1, 3, 4, 6, 7, 107)], lines
 
 
 def test_progress_comes_out_at_the_end_if_the_stream_breaks_off() -> None:
