@@ -18,7 +18,7 @@ from gradwire.channel import open_channel, read_token
 from gradwire.errors import GradwireError, InvalidSpec, Unavailable, Violation
 from gradwire.spec import file as job_file
 from gradwire.spec.file_refs import file_refs, path_fault, with_file_refs
-from gradwire.spec.job import FileRef, JobSpec
+from gradwire.spec.job import MAX_WORKERS, FileRef, JobSpec
 from gradwire.spec.wire import to_proto
 from gradwire.status import from_grpc
 from gradwire.transfer import file_sha256, upload_requests, write_download
@@ -160,16 +160,21 @@ class Client:
         return self._call(self._stub.CancelJob, pb.CancelJobRequest(id=_id(job))).job
 
     def pause(self, job: pb.Job | str) -> pb.Job:
-        """Asks the job to write a checkpoint and to give its workers back."""
+        """Asks the job to write a checkpoint and to give its workers back; it waits until it is resumed."""
         return self._call(self._stub.PauseJob, pb.PauseJobRequest(id=_id(job))).job
 
     def resume(self, job: pb.Job | str) -> pb.Job:
-        """Queues a paused job again."""
+        """Queues a paused job again, which goes on with the same result; one that is not paused stays as it is."""
         return self._call(self._stub.ResumeJob, pb.ResumeJobRequest(id=_id(job))).job
 
-    def scale(self, job: pb.Job | str, workers: int) -> pb.Job:
-        """Changes how many workers the job has; its result stays the same."""
-        return self._call(self._stub.ScaleJob, pb.ScaleJobRequest(id=_id(job), workers=workers)).job
+    def scale(self, job: pb.Job | str, workers: int) -> pb.ScaleJobResponse:
+        """Sets how many workers the job shall have, while it runs or waits; its result stays the same.
+
+        The answer's `usable_workers` says how many of them can be used: no more than the job has gradient shards.
+        """
+        if not 0 <= workers <= MAX_WORKERS:  # what no message can carry; the server knows what the job can have
+            raise InvalidSpec([Violation("workers", f"must be from 1 to {MAX_WORKERS}, not {workers}")])
+        return self._call(self._stub.ScaleJob, pb.ScaleJobRequest(id=_id(job), workers=workers))
 
     def delete(self, job: pb.Job | str) -> None:
         """Removes a job that has ended, with its files."""

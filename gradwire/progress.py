@@ -27,7 +27,8 @@ class WorkerView:
     id: str
     pid: int
     node: str
-    state: Literal["STARTING", "READY", "DEAD"]
+    state: Literal["STARTING", "READY", "DEAD", "ENDED"]
+    """DEAD: lost before its time; ENDED: its job has."""
     phase: str
     transport: str
 

@@ -37,6 +37,7 @@ def job_view(job: pb.Job) -> dict[str, Any]:
         "examplesPerSecond": _number(job.examples_per_second),
         "phaseMs": _numbers(job.phase_ms),
         "workers": [_worker(worker) for worker in job.workers],
+        "wantedWorkers": job.wanted_workers,
         "weightsDigest": job.weights_digest,
         "weightsDigestStep": job.weights_digest_step,
         "checkpointStep": job.checkpoint_step,

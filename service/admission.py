@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gradwire.spec.job import ResourceSpec
 from service.engine import NodeResources
+from service.jobs.record import JobRecord
 
 UNITS = 10_000
 """Ray counts CPUs and GPUs in ten-thousandths; whole numbers of them add up exactly."""
@@ -67,11 +67,12 @@ class _Room:
         return min(counts, default=demand.workers)
 
 
-def demand_of(job_id: str, resources: ResourceSpec) -> Demand:
-    """A specification's resources in units; amounts too small for a unit count as one."""
+def demand_of(record: JobRecord) -> Demand:
+    """A job's resources in units; amounts too small for a unit count as one."""
+    resources = record.resources
     return Demand(
-        job_id=job_id,
-        workers=resources.workers,
+        job_id=record.id,
+        workers=record.usable_workers,
         min_workers=resources.min_workers,
         cpus=_units(resources.cpus_per_worker),
         gpus=_units(resources.gpus_per_worker),

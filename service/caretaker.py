@@ -1,4 +1,4 @@
-"""Looks after one job that has a run: its progress, its workers, its end."""
+"""Looks after one job that has a run: its progress, its trainer, its end."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import structlog
 from gradwire.progress import ErrorView, Event, Outcome, Progress
 from service.admission import Grant
 from service.engine import Death
+from service.foreman import Foreman, count_text
 from service.jobs.journal import Journal
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 from service.launcher import Launcher
-from service.recovery import End, Restart, after_trainer, after_worker, failure
+from service.recovery import End, Hold, Restart, after_trainer, failure
 from service.retirement import Retirement
-from service.run import LiveJob, PlacedWorker, Run
+from service.run import LiveJob, Run
 
 CANCEL_GRACE_S = 15.0
 """How long a cancelled trainer may take for its last checkpoint."""
+PAUSE_GRACE_S = 60.0
+"""Likewise a paused one, which is in no hurry."""
 LAST_WORDS_S = 2.0
 """How long an ended trainer is asked for what it reported last."""
-REPLACE_AFTER_S = 0.5
-"""Workers end a moment before their trainer does: so long it is waited before one is replaced."""
 WRITE_EVERY_S = 0.25
 """Progress without an event is stored at most this often."""
 MAX_POLLED_AFTER_END = 2
@@ -35,8 +36,16 @@ log = structlog.get_logger()
 class Caretaker:
     """Acts for the supervisor, on its thread. `now` is the supervisor's clock, in seconds."""
 
-    def __init__(self, journal: Journal, launcher: Launcher, retirement: Retirement, stages: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        launcher: Launcher,
+        foreman: Foreman,
+        retirement: Retirement,
+        stages: Callable[[], str],
+    ) -> None:
         self._journal = journal
+        self._foreman = foreman
         self._launcher = launcher
         self._retirement = retirement
         self._stages = stages
@@ -66,14 +75,15 @@ class Caretaker:
             if _has_said_all(run, now):
                 self._conclude(job, run, run.end, now)
             return
-        if run.cancelled_at is not None:
-            if now - run.cancelled_at >= CANCEL_GRACE_S:
-                run.trainer.kill()
-                reason = f"cancelled; the trainer did not stop within {CANCEL_GRACE_S:.0f} s and was killed"
-                self.finish(job, End(state=JobState.CANCELLED, reason=reason), now)
+        if run.stopping_since is not None:
+            self._press(job, run, now - run.stopping_since, now)
             return
-        self._employ(job, run)
-        self._replace_dead(job, run, nodes, now)
+        self._foreman.shrink(job, run, now)
+        self._foreman.employ(job, run)
+        verdict = self._foreman.look_after(job, run, nodes, now)
+        if verdict is not None:
+            run.trainer.cancel()
+            self.finish(job, verdict, now)
 
     def cancel(self, job: LiveJob, now: float) -> JobRecord:
         """Asks the job to stop; where there is nothing yet to save, it ends at once."""
@@ -82,11 +92,29 @@ class Caretaker:
             if run is not None:
                 run.trainer.kill()
             self.finish(job, End(state=JobState.CANCELLED, reason="cancelled"), now)
-        elif run.cancelled_at is None:
-            run.cancelled_at = now
-            run.trainer.cancel()
-            job.record = self._journal.explain(replace(job.record, is_cancelling=True), "is being cancelled")
+        elif not job.record.is_cancelling:
+            run.stopping_since = None  # a trainer that is stopping for a pause has more time than it has now
+            self.stop(run, now)
+            record = replace(job.record, is_cancelling=True, is_pausing=False)
+            job.record = self._journal.explain(record, "is being cancelled")
         return job.record
+
+    def stop(self, run: Run, now: float) -> None:
+        """Asks the trainer to write a checkpoint after its present step, and to end."""
+        if run.stopping_since is None:
+            run.stopping_since = now
+            run.trainer.cancel()
+
+    def hold(self, job: LiveJob, now: float, why: str = "") -> None:
+        """Pauses the job, whose trainer has ended, or has nothing to save; one that was resumed meanwhile is queued."""
+        is_resumed = job.record.state is JobState.RUNNING and not job.record.is_pausing
+        if job.run is not None:
+            job.run.trainer.kill()
+        self._release(job, now)
+        record = replace(job.record, is_pausing=False)
+        job.record = self._journal.move(record, JobState.PAUSED, _held(record, why))
+        if is_resumed:
+            job.record = self._journal.move(job.record, JobState.QUEUED, "resumed")
 
     def finish(self, job: LiveJob, end: End, now: float) -> None:
         """Takes the job to its last state; its processes may end by themselves."""
@@ -96,20 +124,26 @@ class Caretaker:
         error = end.error
         if error is not None and not error.step:
             error = replace(error, step=job.record.snapshot.step)
-        record = replace(job.record, is_cancelling=False)
+        record = replace(job.record, is_cancelling=False, is_pausing=False)
         job.record = self._journal.move(record, end.state, end.reason, error)
+        self._release(job, now)
+
+    def _release(self, job: LiveJob, now: float) -> None:
         if job.run is not None:
             self._retirement.add(job.run, now)
             job.run = None
 
-    def grow(self, job: LiveJob, run: Run, more: dict[str, int]) -> None:
-        """Gives the job more workers."""
-        for node, count in more.items():
-            run.grant = run.grant.changed(node, count)
-        self._employ(job, run)
-        if more:
-            have, asked = run.grant.total, job.demand.workers
-            job.record = self._journal.note(job.record, "worker", f"has {have} of {asked} workers now")
+    def _press(self, job: LiveJob, run: Run, waited_s: float, now: float) -> None:
+        """Kills a trainer that takes too long to stop."""
+        grace_s = CANCEL_GRACE_S if job.record.is_cancelling else PAUSE_GRACE_S
+        if waited_s < grace_s:
+            return
+        run.trainer.kill()
+        why = f"the trainer did not stop within {grace_s:.0f} s and was killed"
+        if job.record.is_cancelling:
+            self.finish(job, End(state=JobState.CANCELLED, reason=f"cancelled; {why}"), now)
+        else:
+            self.hold(job, now, why)
 
     def _take_progress(self, job: LiveJob, run: Run, progress: Progress | None, now: float) -> None:
         if progress is None:
@@ -133,7 +167,7 @@ class Caretaker:
         is_before = [event.kind not in ("state", "progress") for event in events]
         first = is_before.index(False) if False in is_before else len(events)
         job.record = self._journal.report(job.record, events[:first])
-        job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {_count(run.grant.total)}")
+        job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {count_text(run.grant.total)}")
         return events[first:]
 
     def _explain_start(self, job: LiveJob, run: Run) -> None:
@@ -143,54 +177,18 @@ class Caretaker:
             if stage and stage != job.record.state_reason:
                 job.record = self._journal.explain(job.record, stage)
 
-    def _employ(self, job: LiveJob, run: Run) -> None:
-        """Launches the workers that the grant has room for, once the trainer listens."""
-        address = run.trainer.exchange_address()
-        if address is None:
-            return
-        if not run.workers and run.next_worker == 0 and job.record.state is JobState.STARTING:
-            job.record = self._journal.explain(job.record, f"building the model on {_count(run.grant.total)}")
-        for node, wanted in run.grant.workers.items():
-            present = sum(worker.node == node for worker in run.workers.values())
-            for _ in range(wanted - present):
-                handle = self._launcher.worker(run.assignment, run.next_worker, address, job.demand, node)
-                run.workers[handle.id] = PlacedWorker(handle, node)
-                run.next_worker += 1
-
-    def _replace_dead(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> None:
-        for worker_id, worker in list(run.workers.items()):
-            end = worker.handle.outcome()
-            if end is None or (isinstance(end, Outcome) and end.state == "SUCCEEDED"):
-                continue  # at work, or dismissed because the trainer is about to end
-            if worker.ended_at is None:
-                worker.ended_at = now
-            if now - worker.ended_at >= REPLACE_AFTER_S:
-                self._replace(job, run, worker_id, _reason(end), nodes, now)
-                if job.run is None:
-                    return
-
-    def _replace(self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str], now: float) -> None:
-        worker = run.workers.pop(worker_id)
-        worker.handle.kill()  # what is left of it gives its share back
-        job.losses = job.losses.worker_died()
-        if (end := after_worker(job.losses, worker_id, reason)) is not None:
-            run.trainer.cancel()
-            self.finish(job, end, now)
-            return
-        if worker.node not in nodes:
-            run.grant = run.grant.changed(worker.node, -1)  # the job may grow again elsewhere
-        log.warning("worker_died", job=job.record.id, worker=worker_id, why=reason)
-        what = "another takes its place" if worker.node in nodes else f"node {worker.node} is gone"
-        job.record = self._journal.note(job.record, "worker", f"worker {worker_id} died ({reason}); {what}")
-        self._employ(job, run)
-
     def _conclude(self, job: LiveJob, run: Run, end: Outcome | Death, now: float) -> None:
         if isinstance(end, Death):
             job.losses = job.losses.trainer_died()
         job.record = self._journal.write(job.record)
-        match after_trainer(end, is_cancelling=job.record.is_cancelling, losses=job.losses):
+        record = job.record
+        match after_trainer(
+            end, losses=job.losses, is_cancelling=record.is_cancelling, is_pausing=record.is_pausing
+        ):  # fmt: skip
             case End() as verdict:
                 self.finish(job, verdict, now)
+            case Hold(why=why):
+                self.hold(job, now, why)
             case Restart(reason=reason):
                 log.warning("trainer_died", job=job.record.id, generation=job.record.generation, why=reason)
                 self._restart(job, run, reason, now)
@@ -214,11 +212,10 @@ def _has_said_all(run: Run, now: float) -> bool:
     )
 
 
-def _reason(end: Outcome | Death) -> str:
-    if isinstance(end, Death):
-        return end.reason
-    return end.error.message if end.error is not None else "it was let go"
-
-
-def _count(workers: int) -> str:
-    return f"{workers} worker{'s' * (workers != 1)}"
+def _held(record: JobRecord, why: str) -> str:
+    """Such as: paused after step 120."""
+    now = record.snapshot
+    parts = [f"paused after step {now.step}" if now.step else "paused before its first step"]
+    if now.checkpoint_step < now.step:
+        parts.append(f"it will go on from {f'step {now.checkpoint_step}' if now.checkpoint_step else 'the start'}")
+    return "; ".join([*parts, *([why] if why else [])])

@@ -144,6 +144,9 @@ class Coordinator:
             transfer=Transfer(storage, store, config.max_upload_bytes),
             bulletin=bulletin,
             cancel=self._supervisor.cancel,
+            pause=self._supervisor.pause,
+            resume=self._supervisor.resume,
+            scale=self._supervisor.scale,
         )
 
     def accept(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +44,9 @@ class TrainerHandle(Protocol):
 
     def cancel(self) -> None:
         """Asks the trainer to stop after its present step."""
+
+    def dismiss(self, worker_ids: Sequence[str]) -> None:
+        """Asks the trainer to do without these workers: each finishes its present order, and ends."""
 
     def kill(self) -> None:
         """Ends the process."""

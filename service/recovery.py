@@ -51,12 +51,25 @@ class Restart:
     reason: str
 
 
-def after_trainer(end: Outcome | Death, *, is_cancelling: bool, losses: Losses) -> End | Restart:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The job is paused; what was not yet in a checkpoint is computed again when it goes on."""
+
+    why: str = ""
+    """Why its trainer has ended otherwise than asked to."""
+
+
+def after_trainer(
+    end: Outcome | Death, *, losses: Losses, is_cancelling: bool = False, is_pausing: bool = False
+) -> End | Restart | Hold:
     """What follows from a trainer's end; `losses` count this death already, if it is one."""
     if isinstance(end, Outcome):
-        return _after_outcome(end)
+        # Who stops a trainer without cancelling the job has paused it, and may have resumed it since.
+        return Hold() if end.state == "CANCELLED" and not is_cancelling else _after_outcome(end)
     if is_cancelling:
         return End(state=JobState.CANCELLED, reason="cancelled")
+    if is_pausing:
+        return Hold(why=f"the trainer died ({end.reason})")
     if losses.trainers <= MAX_TRAINER_DEATHS:
         return Restart(reason=f"the trainer died ({end.reason}); another goes on from the last checkpoint")
     message = (

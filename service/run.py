@@ -20,6 +20,9 @@ class PlacedWorker:
     node: str
     ended_at: float | None = None
     """When its end was first seen."""
+    dismissed_at: float | None = None
+    """When it was told to go, since the job shall have fewer workers."""
+    is_killed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,12 +40,21 @@ class Run:
     """When its progress was last stored."""
     has_news: bool = False
     """Whether the snapshot has changed since."""
-    cancelled_at: float | None = None
-    """When the trainer was asked to stop."""
+    stopping_since: float | None = None
+    """When the trainer was asked to stop, because the job is cancelled or paused."""
     end: Outcome | Death | None = None
     ended_at: float = 0.0
     answers_after_end: int = 0
     """Polls that were answered since the end was seen."""
+
+    @property
+    def leaving(self) -> list[str]:
+        """The workers that were told to go and are still there."""
+        return [worker_id for worker_id, worker in self.workers.items() if worker.dismissed_at is not None]
+
+    def present(self, node: str) -> int:
+        """How many of the workers are on a node."""
+        return sum(worker.node == node for worker in self.workers.values())
 
 
 @dataclass(slots=True)
@@ -60,4 +72,4 @@ class LiveJob:
 def live_job(record: JobRecord) -> LiveJob:
     """A job as it comes from the store."""
     losses = Losses(high_step=record.snapshot.step)
-    return LiveJob(record=record, demand=demand_of(record.id, record.resources), losses=losses)
+    return LiveJob(record=record, demand=demand_of(record), losses=losses)

@@ -16,6 +16,7 @@ from gradwire.progress import ErrorView
 from service.admission import Decision, Grant, decide, growth
 from service.caretaker import Caretaker
 from service.engine import Engine, NodeResources
+from service.foreman import Foreman
 from service.jobs.journal import Journal
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
@@ -23,6 +24,7 @@ from service.launcher import Launcher
 from service.recovery import End, failure
 from service.retirement import Retirement
 from service.run import LiveJob, Run, live_job
+from service.steering import Steering
 from service.store.base import JobStore
 
 TICK_S = 0.1
@@ -40,14 +42,25 @@ WAITING = frozenset({JobState.QUEUED, JobState.RECOVERING})
 log = structlog.get_logger()
 
 
+Act = Callable[[LiveJob, float], JobRecord]
+
+
 @dataclass(frozen=True, slots=True)
-class _Cancel:
+class _Request:
+    """What somebody asks of a job; `done` is the participle for people."""
+
     job_id: str
+    done: str
+    act: Act
     answer: Future[JobRecord]
 
 
 class Supervisor:
-    """Owns all live jobs. `submitted`, `cancel`, `engine_started` and `stop` may be called from any thread."""
+    """Owns all live jobs. What is public but `recover` and `tick` may be called from any thread.
+
+    What is asked of a job, by its whole id, is answered by the job as it is after that, or by the error `NotPossible`
+    if the job has ended otherwise.
+    """
 
     def __init__(
         self,
@@ -65,9 +78,11 @@ class Supervisor:
         self._engine = engine
         self._clock = clock
         self._retirement = Retirement(cleared)
-        self._caretaker = Caretaker(journal, launcher, self._retirement, engine.stages)
+        self._foreman = Foreman(journal, launcher)
+        self._caretaker = Caretaker(journal, launcher, self._foreman, self._retirement, engine.stages)
+        self._steering = Steering(journal, self._caretaker)
         self._jobs: dict[str, LiveJob] = {}
-        self._inbox: queue.SimpleQueue[str | _Cancel] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[str | _Request] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._is_engine_up = threading.Event()
         self._is_stopping = threading.Event()
@@ -91,15 +106,27 @@ class Supervisor:
         self._wake.set()
 
     def cancel(self, job_id: str) -> Future[JobRecord]:
-        """Asks for a job's end, by its whole id; the answer is the job as it is after that.
+        """Asks for a job's end; one that is cancelled already stays so."""
+        return self._ask(job_id, "cancelled", self._caretaker.cancel)
 
-        It has the error `NotPossible` if the job has ended otherwise.
-        """
+    def pause(self, job_id: str) -> Future[JobRecord]:
+        """Asks a job to give its workers back, and to wait until it is resumed."""
+        return self._ask(job_id, "paused", self._steering.pause)
+
+    def resume(self, job_id: str) -> Future[JobRecord]:
+        """Asks for a paused job to be queued again."""
+        return self._ask(job_id, "resumed", self._steering.resume)
+
+    def scale(self, job_id: str, workers: int) -> Future[JobRecord]:
+        """Asks for another number of workers; `InvalidSpec` if the job cannot have it."""
+        return self._ask(job_id, "scaled", lambda job, now: self._steering.scale(job, workers, now))
+
+    def _ask(self, job_id: str, done: str, act: Act) -> Future[JobRecord]:
         answer: Future[JobRecord] = Future()
         if self._is_stopping.is_set():
             answer.set_exception(Unavailable("the service is stopping; try again when it is back"))
             return answer
-        self._inbox.put(_Cancel(job_id, answer))
+        self._inbox.put(_Request(job_id, done, act, answer))
         self._wake.set()
         return answer
 
@@ -114,6 +141,8 @@ class Supervisor:
             job = self._jobs[record.id] = live_job(record)
             if record.is_cancelling:
                 self._caretaker.cancel(job, self._clock())
+            elif record.is_pausing:
+                self._caretaker.hold(job, self._clock())
             elif record.state in (JobState.STARTING, JobState.RUNNING):
                 reason = "the service was restarted; the job goes on from its last checkpoint"
                 job.record = self._journal.move(record, JobState.RECOVERING, reason)
@@ -163,17 +192,17 @@ class Supervisor:
         while any(run.trainer.outcome() is None for run in runs) and self._clock() < deadline:
             pause.wait(TICK_S / 2)
         while not self._inbox.empty():
-            if isinstance(item := self._inbox.get(), _Cancel):
+            if isinstance(item := self._inbox.get(), _Request):
                 item.answer.set_exception(Unavailable("the service is stopping; try again when it is back"))
 
     def _read_inbox(self, now: float) -> None:
         while not self._inbox.empty():
             match self._inbox.get():
-                case _Cancel(job_id=job_id, answer=answer):
+                case _Request() as request:
                     try:
-                        answer.set_result(self._cancel(job_id, now))
+                        request.answer.set_result(self._answer(request, now))
                     except Exception as error:
-                        answer.set_exception(error)
+                        request.answer.set_exception(error)
                 case str() as job_id:
                     self._take_up(job_id)
 
@@ -182,13 +211,13 @@ class Supervisor:
         if not record.has_ended:
             self._jobs.setdefault(job_id, live_job(record))
 
-    def _cancel(self, job_id: str, now: float) -> JobRecord:
-        self._take_up(job_id)
-        if (job := self._jobs.get(job_id)) is not None:
-            return self._caretaker.cancel(job, now)
-        record = self._store.get(job_id)
-        if record.state is not JobState.CANCELLED:
-            raise NotPossible(f"job {job_id} is {record.state} and cannot be cancelled")
+    def _answer(self, request: _Request, now: float) -> JobRecord:
+        self._take_up(request.job_id)
+        if (job := self._jobs.get(request.job_id)) is not None:
+            return request.act(job, now)
+        record = self._store.get(request.job_id)
+        if request.done != record.state.lower():
+            raise NotPossible(f"job {request.job_id} is {record.state} and cannot be {request.done}")
         return record
 
     def _guarded(self, job: LiveJob, now: float, action: Callable[[], None]) -> None:
@@ -219,13 +248,13 @@ class Supervisor:
         anybody_waits = any(job.run is None and job.record.state in WAITING for job in self._jobs.values())
         for job in self._jobs.values():
             run = job.run
-            if run is None or run.end is not None or run.cancelled_at is not None:
+            if run is None or run.end is not None or run.stopping_since is not None:
                 continue
             is_short = run.grant.total < job.demand.min_workers
             if is_short or (not anybody_waits and run.grant.total < job.demand.workers):
                 more = dict(growth(run.grant, self._grants(), nodes))
                 if more:
-                    self._guarded(job, now, partial(self._caretaker.grow, job, run, more))
+                    self._guarded(job, now, partial(self._foreman.grow, job, run, more))
 
     def _grants(self) -> list[Grant]:
         running = [job.run.grant for job in self._jobs.values() if job.run is not None]

@@ -18,6 +18,9 @@ COMMANDS = {
     "watch": "Follow a job until it ends.",
     "logs": "Print a job's log.",
     "cancel": "Cancel a job.",
+    "pause": "Give a job's workers back until it is resumed.",
+    "resume": "Let a paused job go on.",
+    "scale": "Change how many workers a job has.",
     "export": "Download a job's trained model.",
     "plot": "Draw a job's training curve as a PNG.",
 }

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gradwire.cli.figures import reason_text
+from gradwire.cli.figures import count_text, reason_text
 from gradwire.cli.tables import figure_table, metric_table, phase_table, state_text, time_text
 from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
@@ -64,6 +64,9 @@ def _more(job: pb.Job) -> list[tuple[str, str]]:
     if job.weights_digest:
         short = job.weights_digest[:DIGEST_CHARS]
         rows.append(("weights", f"SHA-256 {short}… after step {job.weights_digest_step:,}"))
+    alive = sum(worker.state not in ("DEAD", "ENDED") for worker in job.workers)
+    if job.wanted_workers > alive and not job.HasField("finished_at"):
+        rows.append(("wanted", count_text(job.wanted_workers, "worker")))
     if job.generation > 1:
         rows.append(("starts", f"{job.generation}"))
     if job.exports:

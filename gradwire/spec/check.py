@@ -131,6 +131,9 @@ def _held_back(data: Mapping[Any, Any]) -> Iterator[Violation]:
         yield from _rules(TrainingSpec, {**_only(training, "epochs", "steps"), "globalBatch": 4}, ("training",))
     if isinstance(resources, Mapping):
         yield from _rules(ResourceSpec, _only(resources, "workers", "minWorkers"), ("resources",))
+        shards = _only(training, "shards") if isinstance(training, Mapping) else {}
+        one_batch = {"globalBatch": shards.get("shards", 4), **shards, "epochs": 1}
+        yield from _rules(JobSpec, _filled(training=one_batch, resources=_only(resources, "workers", "minWorkers")), ())
     config = optimizer.get("config") if isinstance(optimizer, Mapping) else None
     for key, value in config.items() if isinstance(config, Mapping) else ():
         yield from _rules(JobSpec, _filled(optimizer={"name": "sgd", "config": {key: value}}), ())

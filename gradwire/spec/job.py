@@ -262,6 +262,11 @@ class JobSpec(Part):
                 raise ValueError(f"optimizer.config.{field} is not taken; say it as {instead}")
         if self.optimizer.config.get("use_ema"):
             raise ValueError("optimizer.config.use_ema is not taken")
+        least, shards = self.resources.min_workers, self.training.shards
+        if least > shards:
+            raise ValueError(
+                f"resources.minWorkers {least} is more than training.shards {shards}: no shard is cut for two workers"
+            )
         if set(self.loss) != set(self.data.labels):
             raise ValueError(f"loss names the outputs {sorted(self.loss)}, data.labels {sorted(self.data.labels)}")
         return self

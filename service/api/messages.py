@@ -42,6 +42,7 @@ def job_message(record: JobRecord, spec_json: str | None = None) -> pb.Job:
         exports=now.exports,
         fingerprint=now.fingerprint,
         cursor=record.cursor,
+        wanted_workers=record.resources.workers,
     )
     if record.error is not None:
         message.error.CopyFrom(_error(record.error))

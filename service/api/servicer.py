@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
@@ -40,6 +40,9 @@ class Backend:
     transfer: Transfer
     bulletin: Bulletin
     cancel: Callable[[str], Future[JobRecord]]
+    pause: Callable[[str], Future[JobRecord]]
+    resume: Callable[[str], Future[JobRecord]]
+    scale: Callable[[str, int], Future[JobRecord]]
 
 
 class Servicer(JobServiceServicer):
@@ -90,13 +93,16 @@ class Servicer(JobServiceServicer):
         yield from self._backend.transfer.download(request)
 
     def PauseJob(self, request: pb.PauseJobRequest, context: Context) -> pb.PauseJobResponse:
-        _refuse("pausing a job")
+        answer = self._backend.pause(self._backend.store.get(request.id).id)
+        return pb.PauseJobResponse(job=self._whole(_answer(answer)))
 
     def ResumeJob(self, request: pb.ResumeJobRequest, context: Context) -> pb.ResumeJobResponse:
-        _refuse("resuming a job")
+        answer = self._backend.resume(self._backend.store.get(request.id).id)
+        return pb.ResumeJobResponse(job=self._whole(_answer(answer)))
 
     def ScaleJob(self, request: pb.ScaleJobRequest, context: Context) -> pb.ScaleJobResponse:
-        _refuse("changing a job's number of workers")
+        record = _answer(self._backend.scale(self._backend.store.get(request.id).id, request.workers))
+        return pb.ScaleJobResponse(job=self._whole(record), usable_workers=record.usable_workers)
 
     def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         _refuse("deleting a job")
@@ -119,7 +125,7 @@ def _before(page_token: str) -> int | None:
     return int(page_token)
 
 
-def _answer(answer: Future[Any]) -> Any:
+def _answer(answer: Future[JobRecord]) -> JobRecord:
     try:
         return answer.result(ANSWER_S)
     except NotInTime:

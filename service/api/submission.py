@@ -51,6 +51,7 @@ class Submission:
             request_id=request_id or f"job-{job_id}",
             spec_digest=spec_digest(spec),
             resources=spec.resources,
+            shards=spec.training.shards,
             created_at_s=self.wall(),
             state_reason="queued",
         )

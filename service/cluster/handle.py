@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -61,3 +62,7 @@ class RayTrainer(RayWorker):
     def cancel(self) -> None:
         """Asks the trainer to stop after its present step."""
         self._mailbox.post(self._launcher.cancel, self._launch)
+
+    def dismiss(self, worker_ids: Sequence[str]) -> None:
+        """Asks the trainer to do without these workers: each finishes its present order, and ends."""
+        self._mailbox.post(self._launcher.ask, self._launch, Future(), "dismiss", tuple(worker_ids))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from gradwire.progress import ErrorView, Snapshot
-from gradwire.spec.job import ResourceSpec
+from gradwire.progress import ErrorView, Snapshot, WorkerView
+from gradwire.spec.job import MAX_SHARDS, ResourceSpec
 from service.jobs.states import ENDED, JobState, require_move
+
+WITHOUT_WORKERS = frozenset({JobState.QUEUED, JobState.PAUSED, JobState.RECOVERING})
+"""A job that comes into one of these has given its workers back, or has lost them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,9 @@ class JobRecord:
     """What the client calls its submission; one request makes one job."""
     spec_digest: str
     resources: ResourceSpec
-    """The part of the specification that the queue needs."""
+    """The part of the specification that the queue needs; `workers` changes when the job is scaled."""
+    shards: int = MAX_SHARDS
+    """Gradient shards of a batch: no more workers can be used."""
     created_at_s: float
     """Seconds since the epoch, as all times here."""
     sequence: int = 0
@@ -35,6 +40,8 @@ class JobRecord:
     """Launches of the job's trainer so far."""
     is_cancelling: bool = False
     """Whether somebody has cancelled it; it ends as soon as its trainer has stopped."""
+    is_pausing: bool = False
+    """Whether somebody has paused it; it is PAUSED as soon as its trainer has stopped."""
     error: ErrorView | None = None
     """Why it failed."""
     snapshot: Snapshot = field(default_factory=Snapshot)
@@ -48,6 +55,11 @@ class JobRecord:
     def has_ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def usable_workers(self) -> int:
+        """How many of the workers that the job shall have can be used."""
+        return min(self.resources.workers, self.shards)
+
     def moved(self, state: JobState, reason: str, now_s: float, error: ErrorView | None = None) -> JobRecord:
         """The record in another state. Raises `IllegalMove` if the table of states does not have the move."""
         require_move(self.id, self.state, state)
@@ -58,6 +70,7 @@ class JobRecord:
             error=error,
             started_at_s=now_s if state is JobState.STARTING and self.started_at_s is None else self.started_at_s,
             finished_at_s=now_s if state in ENDED else None,
+            snapshot=replace(self.snapshot, workers=_workers_in(state, self.snapshot.workers)),
         )
 
     def observed(self, snapshot: Snapshot) -> JobRecord:
@@ -83,3 +96,12 @@ class JobRecord:
                 checkpoint_step=snapshot.checkpoint_step or old.checkpoint_step,
             )
         return self if snapshot == old else replace(self, snapshot=snapshot)
+
+
+def _workers_in(state: JobState, workers: tuple[WorkerView, ...]) -> tuple[WorkerView, ...]:
+    """The workers after a move: a job that has ended shows those it had, one without a trainer has none."""
+    if state in WITHOUT_WORKERS:
+        return ()
+    if state not in ENDED:
+        return workers
+    return tuple(worker if worker.state == "DEAD" else replace(worker, state="ENDED", phase="") for worker in workers)

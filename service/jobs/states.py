@@ -24,13 +24,15 @@ class JobState(StrEnum):
 
 MOVES: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
-        JobState.QUEUED: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
-        JobState.STARTING: frozenset({JobState.RUNNING, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLED}),
+        JobState.QUEUED: frozenset({JobState.STARTING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
+        JobState.STARTING: frozenset(
+            {JobState.RUNNING, JobState.PAUSED, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLED}
+        ),
         JobState.RUNNING: frozenset(
             {JobState.PAUSED, JobState.RECOVERING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
         ),
         JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-        JobState.RECOVERING: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+        JobState.RECOVERING: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}),
         JobState.SUCCEEDED: frozenset(),
         JobState.FAILED: frozenset(),
         JobState.CANCELLED: frozenset(),

@@ -75,6 +75,7 @@ class Crew:
     terms: Terms | None = None
     views: tuple[WorkerView, ...] = ()
     _welcome: Welcome | None = None
+    _leaving: set[str] = field(default_factory=set)
     _departed: list[WorkerView] = field(default_factory=list)
     _crashes: int = 0
 
@@ -87,7 +88,11 @@ class Crew:
     @property
     def ready(self) -> list[str]:
         """The workers that can take orders, in a stable order."""
-        return sorted(worker_id for worker_id, member in self.members.items() if member.slots is not None)
+        return sorted(
+            worker_id
+            for worker_id, member in self.members.items()
+            if member.slots is not None and worker_id not in self._leaving
+        )
 
     def slots(self, worker_id: str) -> Slots:
         """The segment of a worker that is ready."""
@@ -122,9 +127,25 @@ class Crew:
         member = self.members.pop(left.worker_id, None)
         if member is None:
             return
+        if left.worker_id in self._leaving:
+            self._publish()
+            self.report(f"worker {left.worker_id} was let go", False)
+            return
         self._departed = [*self._departed[-7:], replace(member.view, state="DEAD")]
         self._publish()
         self.report(f"worker {left.worker_id} left: {left.reason}", True)
+
+    def let_go(self, worker_id: str) -> None:
+        """A worker, here or yet to come, shall get no order more."""
+        self._leaving.add(worker_id)
+
+    def is_leaving(self, worker_id: str) -> bool:
+        """Whether it was let go."""
+        return worker_id in self._leaving
+
+    def farewell(self, worker_id: str) -> None:
+        """Tells a worker to end, after what it has been told before."""
+        self.server.send(worker_id, Dismiss(reason="the job shall have fewer workers"))
 
     def drop_silent(self) -> None:
         """Hangs up on workers whose heartbeats have stopped."""
@@ -144,7 +165,9 @@ class Crew:
         )  # fmt: skip
         self.members[hello.worker_id] = Member(view, time.monotonic())
         self._publish()
-        if self._welcome is not None:
+        if hello.worker_id in self._leaving:
+            self.farewell(hello.worker_id)
+        elif self._welcome is not None:
             self.server.send(hello.worker_id, self._welcome)
 
     def _enlist(self, worker_id: str, published: Segment, slots: Segment) -> bool:
@@ -165,7 +188,7 @@ class Crew:
         member.view = replace(member.view, state="READY", phase="idle")
         self._publish()
         self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)
-        return True
+        return worker_id not in self._leaving
 
     def _fail(self, worker_id: str, failed: Failed) -> None:
         where = f" (worker {worker_id}, step {failed.step}, shard {failed.shard})" if failed.shard >= 0 else ""

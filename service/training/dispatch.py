@@ -51,6 +51,7 @@ class Dispatch:
         self._idle: list[str] = []
         self._slots: dict[str, int] = {}
         self._failures: dict[int, int] = {}
+        self._retired: set[str] = set()
         self._is_planned = False
         self.done: dict[Node, Place] = {}
 
@@ -88,7 +89,15 @@ class Dispatch:
             return None
         del self._running[worker_id]
         self.done[key.node] = Place(worker_id, key.slot)
-        self._idle.append(worker_id)
+        if worker_id not in self._retired:
+            self._idle.append(worker_id)
+        return self._hand_out()
+
+    def retire(self, worker_id: str) -> list[Order]:
+        """A worker shall get no order more; the one it has it may finish."""
+        self._retired.add(worker_id)
+        self._idle = [other for other in self._idle if other != worker_id]
+        self._orphans += self._waiting.pop(worker_id, [])
         return self._hand_out()
 
     def leave(self, worker_id: str) -> list[Order]:

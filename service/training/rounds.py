@@ -86,6 +86,17 @@ class Rounds:
         values = [value for node in sorted(dispatch.done) for value in counted[node]]
         return tuple(sum(values[head::heads]) for head in range(heads))
 
+    def dismiss(self, worker_id: str) -> None:
+        """A worker finishes its present order, if it has one, and ends."""
+        self.crew.let_go(worker_id)
+        if self._round is None:
+            self.crew.farewell(worker_id)
+            return
+        dispatch = self._round.dispatch
+        self._give(dispatch.retire(worker_id), self._round.word)
+        if worker_id not in dispatch.running:
+            self.crew.farewell(worker_id)
+
     def gather(self, at_least: int) -> None:
         """Waits until so many workers are ready; later ones join in the middle of a step."""
         while len(self.crew.ready) < at_least:
@@ -122,15 +133,16 @@ class Rounds:
                 self._refuse(event.worker_id, event.word.key)
                 return []
             take(event)
+            if self.crew.is_leaving(event.worker_id):
+                self.crew.farewell(event.worker_id)
             return orders
         return self._live(event, dispatch)
 
     def _live(self, event: Event, dispatch: Dispatch | None = None) -> list[Order]:
         """An event of a worker's life, in a round or between rounds."""
         if isinstance(event, Left):
-            was_ready = event.worker_id in self.crew.ready
             self.crew.lose(event)
-            return dispatch.leave(event.worker_id) if dispatch and was_ready else []
+            return dispatch.leave(event.worker_id) if dispatch else []
         if isinstance(event.word, Done | Counted):
             self._refuse(event.worker_id, event.word.key)
             return []

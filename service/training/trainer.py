@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -58,7 +60,7 @@ class _Model:
 
 
 class Trainer:
-    """Owns weights and optimiser state. `run` belongs to one thread; `progress` and `cancel` may come from others."""
+    """Owns weights and optimiser state. `run` belongs to one thread; the other calls may come from others."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
@@ -67,6 +69,7 @@ class Trainer:
         self._fence = Fence(self._storage, assignment.job_id, assignment.generation)
         self._reporter = Reporter()
         self._cancelled = threading.Event()
+        self._dismissed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._server = SharedMemoryServer(assignment)
         self._crew = Crew(self._server, self._report_worker)
         self.exchange_address = str(self._server.folder)
@@ -76,6 +79,11 @@ class Trainer:
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+    def dismiss(self, worker_ids: Sequence[str]) -> None:
+        """The job shall do without these workers: each finishes its present order, and ends."""
+        for worker_id in worker_ids:
+            self._dismissed.put(worker_id)
 
     def run(self) -> Outcome:
         """Trains the job to its end; every end is an outcome, none an exception."""
@@ -102,7 +110,7 @@ class Trainer:
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
         self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
-        rounds = Rounds(self._server, self._crew, self._interrupt)
+        rounds = Rounds(self._server, self._crew, lambda: self._interrupt(rounds))
         rounds.gather(self._spec.resources.min_workers)
         checkpoints = self._spec.training.checkpoint
         writer = CheckpointWriter(
@@ -221,9 +229,11 @@ class Trainer:
         self._reporter.update(exports=exports.formats)
         self._reporter.emit("export", f"exported as {', '.join(exports.formats) or 'nothing'}")
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, rounds: Rounds) -> None:
         if self._cancelled.is_set():
             raise Cancelled
+        while not self._dismissed.empty():
+            rounds.dismiss(self._dismissed.get())
         self._reporter.update(workers=self._crew.views)
 
     def _report_worker(self, message: str, is_warning: bool) -> None:

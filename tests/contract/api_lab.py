@@ -112,7 +112,7 @@ def serving(folder: Path, bulletin: Bulletin | None = None, **settings: Any) -> 
     )  # fmt: skip
     backend = Backend(
         store=store, submission=submission, transfer=Transfer(storage, store, MAX_UPLOAD_BYTES), bulletin=bulletin,
-        cancel=supervisor.cancel,
+        cancel=supervisor.cancel, pause=supervisor.pause, resume=supervisor.resume, scale=supervisor.scale,
     )  # fmt: skip
     api = ApiServer(Servicer(backend), config, metrics)
     with ExitStack() as parts:

@@ -142,7 +142,7 @@ class JobServiceDouble(rpc.JobServiceServicer):
 
     def ScaleJob(self, request: pb.ScaleJobRequest, context: grpc.ServicerContext) -> pb.ScaleJobResponse:
         job = self._found(request.id, context)
-        return pb.ScaleJobResponse(job=pb.Job(id=job.id, workers=[pb.Worker()] * request.workers))
+        return pb.ScaleJobResponse(job=pb.Job(id=job.id, wanted_workers=request.workers), usable_workers=2)
 
     def DeleteJob(self, request: pb.DeleteJobRequest, context: grpc.ServicerContext) -> pb.DeleteJobResponse:
         del self.jobs[self._found(request.id, context).id]

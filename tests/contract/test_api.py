@@ -166,12 +166,42 @@ def test_cancelling(served: Served, client: Client) -> None:
         client.cancel(other)
 
 
+def test_pausing_and_resuming(served: Served, client: Client) -> None:
+    job = client.submit(job_spec())
+    paused = client.pause(job.id[:6])
+    assert (paused.state, paused.state_reason) == (pb.JOB_STATE_PAUSED, "paused before its first step")
+    assert client.pause(job).state == pb.JOB_STATE_PAUSED
+    served.supervisor.engine_started()
+    assert client.resume(job).state == pb.JOB_STATE_QUEUED
+    client.resume(job)
+    served.finish(job.id)
+    assert list(client.watch(job))[-1].state == pb.JOB_STATE_SUCCEEDED
+    for call, done in ((client.pause, "paused"), (client.resume, "resumed")):
+        with pytest.raises(NotPossible, match=f"is SUCCEEDED and cannot be {done}"):
+            call(job)
+        with pytest.raises(NotFound):
+            call("ffff")
+
+
+def test_scaling(client: Client) -> None:
+    job = client.submit(job_spec(resources={"workers": 3, "minWorkers": 2}))
+    assert job.wanted_workers == 3
+    answer = client.scale(job, 8)
+    assert (answer.usable_workers, answer.job.wanted_workers) == (4, 8)
+    assert client.get(job).wanted_workers == 8
+    assert client.scale(job, 2).usable_workers == 2
+    for workers, why in ((0, "must be at least 1, not 0; .*gradwire pause"), (1, "must be at least 2, the job's min")):
+        with pytest.raises(InvalidSpec, match=why) as raised:
+            client.scale(job, workers)
+        assert [violation.field for violation in raised.value.violations] == ["workers"]
+    client.cancel(job)
+    with pytest.raises(NotPossible, match="is CANCELLED and cannot be scaled"):
+        client.scale(job, 3)
+
+
 def test_verbs_that_are_not_there_say_so(served: Served, client: Client) -> None:
-    for call in (client.pause, client.resume, client.delete):
-        with pytest.raises(Unsupported, match="is not supported by this server"):
-            call("ab12")
-    with pytest.raises(Unsupported):
-        client.scale("ab12", 3)
+    with pytest.raises(Unsupported, match="is not supported by this server"):
+        client.delete("ab12")
     with served.stub() as stub:
         for refused in (lambda: stub.CheckJob(pb.CheckJobRequest()), lambda: stub.ReplayStep(pb.ReplayStepRequest())):
             with pytest.raises(grpc.RpcError) as raised:

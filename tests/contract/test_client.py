@@ -270,7 +270,11 @@ def test_all_pages_of_jobs_are_listed(client: Client, service: JobServiceDouble)
 def test_the_short_verbs(client: Client, service: JobServiceDouble) -> None:
     service.add_job("j")
     assert client.resume("j").id == "j"
-    assert len(client.scale("j", 3).workers) == 3
+    scaled = client.scale("j", 3)
+    assert (scaled.job.id, scaled.job.wanted_workers, scaled.usable_workers) == ("j", 3, 2)
+    for workers in (-1, 2**40):
+        with pytest.raises(InvalidSpec, match="workers: must be from 1 to"):
+            client.scale("j", workers)
     assert client.cancel("j").state == pb.JOB_STATE_CANCELLED
     client.delete("j")
     with pytest.raises(NotFound):

@@ -8,14 +8,11 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import psutil
 import pytest
 
 from gradwire.client import Client
@@ -23,33 +20,9 @@ from gradwire.errors import AlreadyExists, InvalidSpec, NotFound, Unavailable
 from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.integration.cases import convolutional, several_heads, spec_of, write_npz
+from tests.integration.jobs import a_spec, finished, trainer_pid, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-
-ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
-
-
-def a_spec(data_root: Path, *, steps: int = 20, resources: dict[str, Any] | None = None, **training: Any) -> JobSpec:
-    case = convolutional(has_state=True)
-    path = data_root / "service.npz"
-    if not path.exists():
-        write_npz(case, path)
-    return spec_of(case, "server:service.npz", training={"steps": steps, **training}, resources=resources)
-
-
-def finished(client: Client, job: pb.Job) -> pb.Job:
-    for _ in client.watch(job):
-        pass
-    return client.get(job.id)
-
-
-def wait_for(client: Client, job: pb.Job, is_so: Callable[[pb.Job], bool], timeout_s: float = 90) -> pb.Job:
-    deadline = time.monotonic() + timeout_s
-    while not is_so(found := client.get(job.id)):
-        assert found.state not in ENDED, f"ended before: {found.error.message}"
-        assert time.monotonic() < deadline, f"still {pb.JobState.Name(found.state)}: {found.state_reason}"
-        time.sleep(0.05)
-    return found
 
 
 def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Client, data_root: Path) -> None:
@@ -84,13 +57,6 @@ def test_a_trainer_that_dies_is_followed_by_another_with_the_same_result(client:
     states = [pb.JobState.Name(event.state) for event in client.watch(job) if event.kind == "state"]
     assert "JOB_STATE_RECOVERING" in states
     assert job.weights_digest == undisturbed.weights_digest
-
-
-def trainer_pid(job_id: str) -> int:
-    """The process that listens on the job's exchange."""
-    ends = [end for end in psutil.net_connections("unix") if f"{job_id}-1/control" in str(end.laddr)]
-    assert ends and ends[0].pid, "no trainer found"
-    return int(ends[0].pid)
 
 
 def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Path, tmp_path: Path) -> None:

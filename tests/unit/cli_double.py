@@ -14,6 +14,7 @@ from protos.gradwire.v1 import service_pb2 as pb
 
 JOB_ID = "3f2ac81b90d4"
 TOTAL_STEPS = 24
+SHARDS = 4
 
 
 def make_job(state: str = "SUCCEEDED") -> pb.Job:
@@ -97,6 +98,20 @@ class ClientDouble:
     def cancel(self, job: str) -> pb.Job:
         self._call("cancel", job)
         return make_job("CANCELLED")
+
+    def pause(self, job: str) -> pb.Job:
+        self._call("pause", job)
+        return make_job(self.script.get("paused", "PAUSED"))
+
+    def resume(self, job: str) -> pb.Job:
+        self._call("resume", job)
+        return make_job("QUEUED")
+
+    def scale(self, job: str, workers: int) -> pb.ScaleJobResponse:
+        self._call("scale", job, workers)
+        scaled = make_job("RUNNING")
+        scaled.wanted_workers = workers
+        return pb.ScaleJobResponse(job=scaled, usable_workers=min(workers, SHARDS))
 
     def download(self, job: str, name: str, target: Path) -> Path:
         self._call("download", name)

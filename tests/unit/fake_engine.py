@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gradwire.assignment import Assignment
@@ -21,6 +21,7 @@ class FakeTrainer:
     """What the next polls give; then the truth."""
     is_cancelled: bool = False
     is_killed: bool = False
+    dismissed: list[str] = field(default_factory=list)
 
     def exchange_address(self) -> str | None:
         return self.address
@@ -37,6 +38,9 @@ class FakeTrainer:
 
     def cancel(self) -> None:
         self.is_cancelled = True
+
+    def dismiss(self, worker_ids: Sequence[str]) -> None:
+        self.dismissed += worker_ids
 
     def kill(self) -> None:
         self.is_killed = True

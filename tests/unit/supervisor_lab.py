@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from service.jobs.bulletin import Bulletin
 from service.jobs.journal import Journal
 from service.jobs.log import JobLog
 from service.jobs.record import JobRecord
+from service.jobs.states import JobState
 from service.launcher import Launcher
 from service.store.base import JobStore
 from service.supervisor import Supervisor
@@ -29,11 +31,19 @@ class Lab:
     journal: Journal
     now: float = 100.0
 
-    def submit(self, job_id: str = "ab12ab12ab12", workers: int = 2, min_workers: int = 1, cpus: float = 1.0) -> str:
+    def submit(
+        self, job_id: str = "ab12ab12ab12", workers: int = 2, min_workers: int = 1, cpus: float = 1.0, shards: int = 4
+    ) -> str:
         resources = ResourceSpec(workers=workers, min_workers=min_workers, cpus_per_worker=cpus)
         record = JobRecord(
-            id=job_id, name="n", request_id=job_id, spec_digest="d", resources=resources, created_at_s=1.0
-        )  # fmt: skip
+            id=job_id,
+            name="n",
+            request_id=job_id,
+            spec_digest="d",
+            resources=resources,
+            shards=shards,
+            created_at_s=1.0,
+        )
         self.journal.submit(record, '{"the": "spec"}')
         self.supervisor.submitted(job_id)
         return job_id
@@ -48,6 +58,17 @@ class Lab:
 
     def messages(self, job_id: str = "ab") -> list[str]:
         return [event.message for event in self.store.events(self.job(job_id).id, 0, 1000)]
+
+    def ask(self, verb: str, *arguments: object, job_id: str = "ab12ab12ab12") -> JobRecord:
+        """What the supervisor answers to a request, in its next tick."""
+        answer: Future[JobRecord] = getattr(self.supervisor, verb)(job_id, *arguments)
+        self.tick()
+        return answer.result(0)
+
+    def states(self, job_id: str = "ab") -> list[JobState]:
+        """The states that the job has gone through."""
+        seen = [event.state for event in self.store.events(self.job(job_id).id, 0, 1000)]
+        return [state for before, state in zip([None, *seen], seen, strict=False) if state is not before]
 
     @property
     def trainer(self) -> FakeTrainer:

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from gradwire.spec.job import ResourceSpec
 from service.admission import UNITS, Decision, Demand, Grant, decide, demand_of, growth
 from service.engine import NodeResources
+from service.jobs.record import JobRecord
 
 TWO_CPUS = (NodeResources("n", 2.0, 0.0),)
 
 
 def demand(job_id: str, workers: int = 1, min_workers: int = 1, cpus: float = 1.0, gpus: float = 0.0) -> Demand:
     resources = ResourceSpec(workers=workers, min_workers=min_workers, cpus_per_worker=cpus, gpus_per_worker=gpus)
-    return demand_of(job_id, resources)
+    record = JobRecord(
+        id=job_id, name="n", request_id="r", spec_digest="d", resources=resources, created_at_s=1.0
+    )  # fmt: skip
+    return demand_of(record)
 
 
 def grant(asked: Demand, **workers: int) -> Grant:

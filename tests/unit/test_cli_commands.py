@@ -25,6 +25,9 @@ COMMANDS: dict[str, list[str]] = {
     "watch": ["watch", "3f2a"],
     "logs": ["logs", "3f2a"],
     "cancel": ["cancel", "3f2a"],
+    "pause": ["pause", "3f2a"],
+    "resume": ["resume", "3f2a"],
+    "scale": ["scale", "3f2a", "--workers", "2"],
     "export": ["export", "3f2a", "--to", "out"],
     "plot": ["plot", "3f2a", "-o", "out.png"],
 }
@@ -170,6 +173,29 @@ def test_options_name_the_server_and_beat_the_environment(client: type[ClientDou
 def test_submit_passes_the_request_id_on(client: type[ClientDouble]) -> None:
     run("submit", JOB_FILE, "--request-id", "nightly-7")
     assert ("submit", "nightly-7") in client.calls
+
+
+def test_pausing_says_whether_it_is_done_and_how_to_go_on(client: type[ClientDouble]) -> None:
+    assert (
+        run("pause", "3f2a").stdout
+        == f"job {JOB_ID} (digits [v2]) is paused\n  let it go on: gradwire resume {JOB_ID}\n"
+    )
+    client.script["paused"] = "RUNNING"
+    assert "is being paused" in run("pause", "3f2a").stdout
+    assert document(run("pause", "3f2a", "--json"))["state"] == "RUNNING"
+    assert "goes on: it is QUEUED" in run("resume", "3f2a").stdout
+
+
+def test_scaling_says_how_many_can_be_used(client: type[ClientDouble]) -> None:
+    assert run("scale", "3f2a", "--workers", "4").stdout.splitlines() == [
+        f"job {JOB_ID} (digits [v2]) shall have 4 workers", f"  see them: gradwire show {JOB_ID}"
+    ]  # fmt: skip
+    assert "only 4 of them are used: the job has 4 gradient shards" in run("scale", "3f2a", "--workers", "6").stdout
+    found = document(run("scale", "3f2a", "--workers", "6", "--json"))
+    assert (found["wantedWorkers"], found["usableWorkers"], found["id"]) == (6, 4, JOB_ID)
+    assert ("scale", "3f2a", 6) in client.calls
+    assert run("scale", "3f2a", "--workers", "many").exit_code == 2
+    assert run("scale", "3f2a").exit_code == 2
 
 
 def test_show_tells_why_a_job_failed(client: type[ClientDouble]) -> None:

@@ -121,3 +121,22 @@ def test_who_left_is_shown_as_dead_and_is_not_dismissed(crew: Crew, server: Serv
     assert {view.id: view.state for view in crew.views} == {"w1": "DEAD", "w2": "STARTING"}
     crew.dismiss("done")
     assert server.sent == [("w2", Dismiss(reason="done"))]
+
+
+def test_who_is_let_go_gets_no_orders_and_leaves_without_a_warning(server: Server) -> None:
+    reports: list[tuple[str, bool]] = []
+    crew = Crew(server, lambda message, is_warning: reports.append((message, is_warning)))  # type: ignore[arg-type]
+    crew.open(WELCOME)
+    for name in ("w1", "w2"):
+        crew.hear(hello(name))
+        crew.hear(ready(server, name))
+    crew.let_go("w2")
+    assert crew.ready == ["w1"] and crew.is_leaving("w2")
+    crew.farewell("w2")
+    crew.lose(Left("w2", "hung up"))
+    assert reports[-1] == ("worker w2 was let go", False)
+    assert [view.id for view in crew.views] == ["w1"]
+    crew.let_go("w3")
+    crew.hear(hello("w3"))
+    assert isinstance(server.sent[-1][1], Dismiss), "one that comes too late is sent away"
+    assert not crew.hear(ready(server, "w3")) and crew.ready == ["w1"]

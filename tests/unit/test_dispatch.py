@@ -47,6 +47,20 @@ def test_what_a_lost_worker_has_finished_stays() -> None:
     assert step.done[Node(0, 2)].worker_id == "a"
 
 
+def test_a_retired_worker_finishes_its_order_and_gets_no_other() -> None:
+    step = Dispatch(5, 6, itertools.count(1))
+    first, second = step.start(["a", "b"])
+    assert step.retire("a") == []
+    assert "a" in step.running
+    assert step.finish("a", first.key) == [], "what it had planned is another's now"
+    orders = step.finish("b", second.key)
+    while orders:
+        assert orders[0].worker_id == "b"
+        orders = step.finish("b", orders[0].key)
+    assert step.is_complete and step.done[first.key.node].worker_id == "a"
+    assert step.retire("b") == [] and step.retire("nobody") == []
+
+
 def test_a_lost_node_is_retried_shard_by_shard_with_new_attempts() -> None:
     step = dispatch(4)
     first, second = step.start(["a", "b"])
@@ -123,6 +137,13 @@ class AnyOrder(RuleBasedStateMachine):
             self.take(self.step.leave(name))
         except JobFailed:
             self.failed = True
+
+    @precondition(lambda self: self.present and not self.failed)
+    @rule(data=st.data())
+    def retire(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.present)))
+        self.present.discard(name)  # whoever gets an order from here on must not be it
+        self.take(self.step.retire(name))
 
     @invariant()
     def no_shard_twice(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gradwire.progress import ErrorView, Outcome
 from service.engine import Death
 from service.jobs.states import JobState
@@ -11,6 +9,7 @@ from service.recovery import (
     MAX_TRAINER_DEATHS,
     MAX_WORKER_DEATHS,
     End,
+    Hold,
     Losses,
     Restart,
     after_trainer,
@@ -20,16 +19,22 @@ from service.recovery import (
 DEATH = Death("killed by signal 9")
 
 
-@pytest.mark.parametrize("is_cancelling", [False, True])
-def test_an_outcome_is_the_jobs_whoever_cancels(is_cancelling: bool) -> None:
+def test_an_outcome_is_the_jobs() -> None:
     error = ErrorView(code="nonfinite", message="the loss is not finite")
-    for outcome, state in [
-        (Outcome(state="SUCCEEDED"), JobState.SUCCEEDED),
-        (Outcome(state="CANCELLED"), JobState.CANCELLED),
-        (Outcome(state="FAILED", error=error), JobState.FAILED),
-    ]:
-        end = after_trainer(outcome, is_cancelling=is_cancelling, losses=Losses())
-        assert isinstance(end, End) and end.state is state and end.error == outcome.error
+    ends = [(Outcome(state="SUCCEEDED"), JobState.SUCCEEDED), (Outcome(state="FAILED", error=error), JobState.FAILED)]
+    for wish in ({}, {"is_cancelling": True}, {"is_pausing": True}):
+        for outcome, state in ends:
+            end = after_trainer(outcome, losses=Losses(), **wish)
+            assert isinstance(end, End) and end.state is state and end.error == outcome.error
+
+
+def test_a_trainer_that_was_stopped_has_a_job_that_is_cancelled_or_held() -> None:
+    stopped = Outcome(state="CANCELLED")
+    end = after_trainer(stopped, is_cancelling=True, losses=Losses())
+    assert isinstance(end, End) and end.state is JobState.CANCELLED
+    assert after_trainer(stopped, is_pausing=True, losses=Losses()) == Hold()
+    assert after_trainer(stopped, losses=Losses()) == Hold(), "resumed before it had stopped"
+    assert after_trainer(DEATH, is_pausing=True, losses=Losses()) == Hold(why=f"the trainer died ({DEATH.reason})")
 
 
 def test_a_failure_without_a_reason_has_an_error_too() -> None:

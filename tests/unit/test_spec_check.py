@@ -68,6 +68,7 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
             "optimizer.config.clipnorm",
             "is not taken; say it",
         ),
+        ({"resources": {"workers": 8, "minWorkers": 5}}, "resources.minWorkers", "5 is more than training.shards 4"),
         ({"loss": {"other": "mse"}}, "loss", "names the outputs ['other'], data.labels ['']"),
     ],
 )
@@ -98,6 +99,8 @@ def test_rules_over_several_fields_are_told_beside_other_faults() -> None:
         "unknown",
     ]
     assert ("training", "globalBatch 30 is no multiple of shards 4; take 28 or 32") in found
+    found = faults(unknown=1, resources={"workers": 8, "minWorkers": 5})
+    assert [field for field, _ in found] == ["unknown", "resources.minWorkers"]
 
 
 def test_a_document_of_another_kind_is_refused() -> None:

@@ -92,7 +92,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             },
             optional={
                 "metrics": st.dictionaries(NAMES, st.lists(OBJECTS, max_size=3), max_size=3),
-                "resources": st.just({"workers": 3, "minWorkers": 2, "cpusPerWorker": 0.5, "gpusPerWorker": 0.25}),
+                "resources": st.just(
+                    {"workers": 3, "minWorkers": min(shards, 2), "cpusPerWorker": 0.5, "gpusPerWorker": 0.25}
+                ),
             },
         )
     )

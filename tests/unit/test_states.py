@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gradwire.progress import Snapshot
+from gradwire.progress import Snapshot, WorkerView
 from gradwire.spec.job import ResourceSpec
 from service.jobs.record import JobRecord
 from service.jobs.states import ENDED, LIVE, MOVES, IllegalMove, JobState
@@ -21,6 +21,7 @@ def test_every_state_is_in_the_table_and_can_end() -> None:
     assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED} == ENDED
     assert all({JobState.FAILED, JobState.CANCELLED} <= MOVES[state] for state in LIVE)
     assert [state for state in MOVES if JobState.SUCCEEDED in MOVES[state]] == [JobState.RUNNING]
+    assert {state for state in MOVES if JobState.PAUSED in MOVES[state]} == LIVE - {JobState.PAUSED}
 
 
 @pytest.mark.parametrize("old", JobState)
@@ -52,3 +53,15 @@ def test_what_a_new_trainer_does_not_know_stays() -> None:
     running = record.observed(Snapshot(is_running=True, step=8, total_steps=20, checkpoint_step=8)).snapshot
     assert (running.step, running.eval_metrics, running.weights_digest_step) == (8, {"loss": 2.0}, 8)
     assert record.observed(old) is record
+
+
+def test_workers_are_shown_as_long_as_they_are_there() -> None:
+    ready = WorkerView(id="w1", pid=7, node="n", state="READY", phase="compute", transport="shared_memory")
+    dead = replace(ready, id="w0", state="DEAD")
+    running = replace(RECORD, state=JobState.RUNNING, snapshot=Snapshot(workers=(dead, ready)))
+    ended = running.moved(JobState.SUCCEEDED, "", 1.0).snapshot.workers
+    assert [(worker.id, worker.state, worker.phase) for worker in ended] == [
+        ("w0", "DEAD", "compute"), ("w1", "ENDED", "")
+    ]  # fmt: skip
+    assert running.moved(JobState.PAUSED, "", 1.0).snapshot.workers == ()
+    assert running.moved(JobState.RECOVERING, "", 1.0).snapshot.workers == ()

@@ -38,6 +38,7 @@ def test_a_new_job_prints_every_field_with_its_zero() -> None:
         "examplesPerSecond": 0.0,
         "phaseMs": {},
         "workers": [],
+        "wantedWorkers": 0,
         "weightsDigest": "",
         "weightsDigestStep": 0,
         "checkpointStep": 0,

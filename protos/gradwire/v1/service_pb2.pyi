@@ -160,6 +160,7 @@ class Job(_message.Message):
     EXPORTS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    WANTED_WORKERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: Global___JobState.ValueType
@@ -183,6 +184,8 @@ class Job(_message.Message):
     """The last checkpoint's step, 0 for none."""
     cursor: _builtins.int
     """The last cursor of the job's events."""
+    wanted_workers: _builtins.int
+    """How many workers the job shall have: those of its spec, until it is scaled."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Training loss and metrics of the current epoch so far."""
@@ -244,10 +247,11 @@ class Job(_message.Message):
         exports: _abc.Iterable[_builtins.str] | None = ...,
         fingerprint: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cursor: _builtins.int = ...,
+        wanted_workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "spec", b"spec", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "created_at", b"created_at", "cursor", b"cursor", "epoch", b"epoch", "error", b"error", "eval_metrics", b"eval_metrics", "examples_per_second", b"examples_per_second", "exports", b"exports", "fingerprint", b"fingerprint", "finished_at", b"finished_at", "finite", b"finite", "generation", b"generation", "id", b"id", "metrics", b"metrics", "name", b"name", "phase_ms", b"phase_ms", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "step", b"step", "total_steps", b"total_steps", "weights_digest", b"weights_digest", "weights_digest_step", b"weights_digest_step", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "created_at", b"created_at", "cursor", b"cursor", "epoch", b"epoch", "error", b"error", "eval_metrics", b"eval_metrics", "examples_per_second", b"examples_per_second", "exports", b"exports", "fingerprint", b"fingerprint", "finished_at", b"finished_at", "finite", b"finite", "generation", b"generation", "id", b"id", "metrics", b"metrics", "name", b"name", "phase_ms", b"phase_ms", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "step", b"step", "total_steps", b"total_steps", "wanted_workers", b"wanted_workers", "weights_digest", b"weights_digest", "weights_digest_step", b"weights_digest_step", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,7 +271,7 @@ class Worker(_message.Message):
     pid: _builtins.int
     node: _builtins.str
     state: _builtins.str
-    """STARTING, READY or DEAD"""
+    """STARTING, READY, DEAD (lost before its time) or ENDED (with its job)"""
     phase: _builtins.str
     """data, trace, compute, exchange or idle"""
     transport: _builtins.str
@@ -750,16 +754,20 @@ class ScaleJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    USABLE_WORKERS_FIELD_NUMBER: _builtins.int
+    usable_workers: _builtins.int
+    """How many of the workers can be used: a gradient shard is never cut, so that no more than the job's shards can."""
     @_builtins.property
     def job(self) -> Global___Job: ...
     def __init__(
         self,
         *,
         job: Global___Job | None = ...,
+        usable_workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "usable_workers", b"usable_workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,127 @@
+"""Looks after the workers of one start of a job's trainer: as many as the grant has room for, and no dead ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import structlog
+
+from gradwire.progress import Outcome, WorkerView
+from service.engine import Death
+from service.jobs.journal import Journal
+from service.jobs.states import JobState
+from service.launcher import Launcher
+from service.recovery import End, after_worker
+from service.run import LiveJob, PlacedWorker, Run
+
+REPLACE_AFTER_S = 0.5
+"""Workers end a moment before their trainer does: so long it is waited before one is replaced."""
+DISMISS_GRACE_S = 30.0
+"""How long a dismissed worker may take for its present order; then it is killed, and others do it again."""
+
+log = structlog.get_logger()
+
+
+class Foreman:
+    """Acts for the supervisor, on its thread. `now` is the supervisor's clock, in seconds."""
+
+    def __init__(self, journal: Journal, launcher: Launcher) -> None:
+        self._journal = journal
+        self._launcher = launcher
+
+    def employ(self, job: LiveJob, run: Run) -> None:
+        """Launches the workers that the grant has room for, once the trainer listens."""
+        address = run.trainer.exchange_address()
+        if address is None:
+            return
+        if not run.workers and run.next_worker == 0 and job.record.state is JobState.STARTING:
+            job.record = self._journal.explain(job.record, f"building the model on {count_text(run.grant.total)}")
+        for node, wanted in run.grant.workers.items():
+            for _ in range(wanted - run.present(node)):
+                handle = self._launcher.worker(run.assignment, run.next_worker, address, job.demand, node)
+                run.workers[handle.id] = PlacedWorker(handle, node)
+                run.next_worker += 1
+
+    def grow(self, job: LiveJob, run: Run, more: Mapping[str, int]) -> None:
+        """Gives the job more workers."""
+        for node, count in more.items():
+            run.grant = run.grant.changed(node, count)
+        self.employ(job, run)
+        if more:
+            have, asked = run.grant.total, job.demand.workers
+            job.record = self._journal.note(job.record, "worker", f"has {have} of {asked} workers now")
+
+    def shrink(self, job: LiveJob, run: Run, now: float) -> None:
+        """Takes from the job what it has beyond what it shall have; its trainer lets the workers go."""
+        surplus = run.grant.total - len(run.leaving) - job.demand.workers
+        for node in list(run.grant.workers):
+            unused = min(max(run.grant.workers[node] - run.present(node), 0), max(surplus, 0))
+            run.grant = run.grant.changed(node, -unused)
+            surplus -= unused
+        if surplus > 0:
+            chosen = to_dismiss(run, job.record.snapshot.workers, surplus)
+            for worker_id in chosen:
+                run.workers[worker_id].dismissed_at = now
+            run.trainer.dismiss(chosen)
+
+    def look_after(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> End | None:
+        """Replaces the workers that have died, and takes leave of those that were dismissed; how that ends the job."""
+        for worker_id, worker in list(run.workers.items()):
+            end = worker.handle.outcome()
+            if worker.dismissed_at is not None:
+                self._take_leave(run, worker_id, is_late=now - worker.dismissed_at >= DISMISS_GRACE_S)
+            elif end is None or (isinstance(end, Outcome) and end.state == "SUCCEEDED"):
+                continue  # at work, or dismissed because the trainer is about to end
+            else:
+                worker.ended_at = now if worker.ended_at is None else worker.ended_at
+                if now - worker.ended_at >= REPLACE_AFTER_S:
+                    verdict = self._replace(job, run, worker_id, _reason(end), nodes)
+                    if verdict is not None:
+                        return verdict
+        return None
+
+    def _take_leave(self, run: Run, worker_id: str, *, is_late: bool) -> None:
+        worker = run.workers[worker_id]
+        if worker.handle.outcome() is not None:
+            worker.handle.kill()  # what is left of it gives its share back
+            del run.workers[worker_id]
+            run.grant = run.grant.changed(worker.node, -1)
+        elif is_late and not worker.is_killed:
+            worker.is_killed = True
+            worker.handle.kill()
+
+    def _replace(self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str]) -> End | None:
+        worker = run.workers.pop(worker_id)
+        worker.handle.kill()  # what is left of it gives its share back
+        job.losses = job.losses.worker_died()
+        if (end := after_worker(job.losses, worker_id, reason)) is not None:
+            return end
+        if worker.node not in nodes:
+            run.grant = run.grant.changed(worker.node, -1)  # the job may grow again elsewhere
+        log.warning("worker_died", job=job.record.id, worker=worker_id, why=reason)
+        what = "another takes its place" if worker.node in nodes else f"node {worker.node} is gone"
+        job.record = self._journal.note(job.record, "worker", f"worker {worker_id} died ({reason}); {what}")
+        self.employ(job, run)
+        return None
+
+
+def to_dismiss(run: Run, views: Collection[WorkerView], count: int) -> tuple[str, ...]:
+    """Whose loss costs least: who is not ready, then who has fewest colleagues on its node, then who came last."""
+    ready = {view.id for view in views if view.state == "READY"}
+    staying = [worker_id for worker_id, worker in run.workers.items() if worker.dismissed_at is None]
+    number = {worker_id: index for index, worker_id in enumerate(staying)}
+    ranked = sorted(
+        staying, key=lambda one: (one in ready, run.present(run.workers[one].node), -number[one])
+    )  # fmt: skip
+    return tuple(ranked[:count])
+
+
+def count_text(workers: int) -> str:
+    """Such as 1 worker, 2 workers."""
+    return f"{workers} worker{'s' * (workers != 1)}"
+
+
+def _reason(end: Outcome | Death) -> str:
+    if isinstance(end, Death):
+        return end.reason
+    return end.error.message if end.error is not None else "it was let go"
