@@ -12,13 +12,13 @@ import numpy as np
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
-from service.training.optimizer import OptimizerStep
 from service.training.reporter import Reporter
 from service.training.rounds import Contribution, Rounds
 from service.training.saver import Saver
 from service.training.stopping import Stopper
-from service.training.summation import Summation
+from service.training.summation import StepSum, Summation
 from service.training.totals import EpochTotals
+from service.training.update import Update
 from service.training.weights import Weights
 from workers.data.schedule import Schedule
 from workers.program import LOSS
@@ -51,7 +51,7 @@ class Loop:
     schedule: Schedule
     rounds: Rounds
     weights: Weights
-    optimizer: OptimizerStep
+    update: Update
     summation: Summation
     totals: EpochTotals
     evaluator: Evaluator | None
@@ -104,6 +104,7 @@ class Loop:
 
     def _begin(self) -> None:
         self.rounds.begin(self.step, self._shards(self.step))
+        self.update.prepare()
 
     def _commit(self) -> Committed:
         """Waits for the contributions of the step under way, and makes its new weights."""
@@ -111,10 +112,11 @@ class Loop:
         contributions = self.rounds.collect()
         gathered = time.perf_counter()
         sections = {node: self._sections(item) for node, item in contributions.items()}
-        self.summation.add_up(self._shards(self.step), sections)
+        total = StepSum(Node(0, self._shards(self.step)), sections)
+        self.summation.add_up(total)
         self._require_finite_loss()
         summed = time.perf_counter()
-        self.weights.publish(self.optimizer.apply())
+        self.update.apply(total)
         self.weights.merge(self._state_changes())
         applied = time.perf_counter()
         self.step += 1

@@ -9,8 +9,8 @@ import numpy as np
 
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
-from service.training.optimizer import OptimizerStep
 from service.training.reporter import Reporter
+from service.training.update import Update
 from service.training.weights import Weights
 from service.training.writer import CheckpointWriter
 from workers.layout import Layout, numpy_dtype
@@ -22,7 +22,7 @@ class Saver:
 
     writer: CheckpointWriter
     weights: Weights
-    optimizer: OptimizerStep
+    update: Update
     reporter: Reporter
     spec_digest: str
     generation: int
@@ -39,9 +39,9 @@ class Saver:
                 the trainer has taken over (code `superseded`).
         """
         self.tell()
-        tensors = {**_places(self.weights.layout), **_places(self.optimizer.layout)}
+        tensors = {**_places(self.weights.layout), **_places(self.update.layout)}
         self.weights.copy_into(tensors)
-        self.optimizer.copy_into(tensors)
+        self.update.copy_into(tensors)
         bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
         if bad:
             raise JobFailed(

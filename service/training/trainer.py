@@ -16,6 +16,7 @@ from gradwire.progress import ErrorView, Outcome, Progress
 from gradwire.spec.digest import spec_digest
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
+from service.training.blocks import Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.crew import Crew
 from service.training.digest import weights_digest
@@ -24,15 +25,16 @@ from service.training.exchange import SharedMemoryServer
 from service.training.export import export_model
 from service.training.fence import Fence
 from service.training.loop import Loop
-from service.training.optimizer import OptimizerStep
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
 from service.training.saver import Saver
 from service.training.stopping import Stopper, is_better_when_larger, require_metric
 from service.training.summation import Summation
 from service.training.totals import EpochTotals
+from service.training.update import Update, make_update
 from service.training.weights import SEGMENT, Weights
 from service.training.writer import CheckpointWriter
+from workers.denormals import flush_denormals
 from workers.exchange.messages import Welcome
 from workers.models.objects import make_optimizer
 from workers.objective import input_dtypes, make_objective
@@ -54,7 +56,7 @@ class _Model:
     rows: Rows
     objective: Objective
     variables: ModelVariables
-    optimizer: OptimizerStep
+    update: Update
     weights: Weights
     evaluator: Evaluator | None
 
@@ -72,6 +74,7 @@ class Trainer:
         self._dismissed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._server = SharedMemoryServer(assignment)
         self._crew = Crew(self._server, self._report_worker)
+        self._blocks = Blocks()
         self.exchange_address = str(self._server.folder)
 
     def progress(self, since: int) -> Progress:
@@ -87,6 +90,7 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains the job to its end; every end is an outcome, none an exception."""
+        flush_denormals()
         try:
             self._train()
             return Outcome(state="SUCCEEDED")
@@ -100,6 +104,7 @@ class Trainer:
         finally:
             self._crew.dismiss("the job has ended")
             self._server.close()
+            self._blocks.close()
 
     def _failed(self, error: ErrorView) -> Outcome:
         return Outcome(state="FAILED", error=replace(error, step=self._reporter.step))
@@ -128,7 +133,6 @@ class Trainer:
         objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
         variables = ModelVariables.of(objective.model)
         keras_optimizer = make_optimizer(self._spec.optimizer, self._spec.training.gradient_clip)
-        optimizer = OptimizerStep(keras_optimizer, variables.trainable)
         evaluator = None
         if rows.validation is not None:
             batches = rows.batches(rows.validation, objective.heads, input_dtypes(objective))
@@ -136,8 +140,9 @@ class Trainer:
             evaluator = Evaluator(objective, batches, rows.validation.rows, batch_size)
         self._check_monitors(objective)
         weights = Weights(self._server, variables)
+        update = make_update(keras_optimizer, variables, weights, self._blocks)
         self._reporter.update(total_steps=rows.schedule.total_steps)
-        return _Model(rows, objective, variables, optimizer, weights, evaluator)
+        return _Model(rows, objective, variables, update, weights, evaluator)
 
     def _check_monitors(self, objective: Objective) -> None:
         names = EpochTotals([head.output for head in objective.losses], objective.metrics).names
@@ -152,7 +157,7 @@ class Trainer:
             self._reporter.emit("warning", warning)
         if found.checkpoint is not None:
             model.weights.restore(found.checkpoint.tensors)
-            model.optimizer.restore(found.checkpoint.tensors)
+            model.update.restore(found.checkpoint.tensors)
             step = found.checkpoint.step
             self._reporter.update(step=step, checkpoint_step=step)
             self._reporter.emit("checkpoint", f"goes on from the checkpoint of step {step}")
@@ -162,9 +167,8 @@ class Trainer:
         terms = self._crew.terms
         assert terms is not None  # gather waited for the first ready worker, which set them
         self._compare(restored, terms.fingerprint)
-        summation = Summation(terms.contribution)
-        names = [tensor.name for tensor in terms.contribution.tensors if tensor.name.startswith("gradient/")]
-        model.optimizer.bind([summation.tensors[name] for name in names])
+        summation = Summation(terms.contribution, self._blocks)
+        model.update.attach(summation)
         training, objective = self._spec.training, model.objective
         totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
         rule = training.early_stopping
@@ -172,7 +176,7 @@ class Trainer:
         saver = Saver(
             writer=writer,
             weights=model.weights,
-            optimizer=model.optimizer,
+            update=model.update,
             reporter=self._reporter,
             spec_digest=spec_digest(self._spec),
             generation=self._assignment.generation,
@@ -183,7 +187,7 @@ class Trainer:
             schedule=model.rows.schedule,
             rounds=rounds,
             weights=model.weights,
-            optimizer=model.optimizer,
+            update=model.update,
             summation=summation,
             totals=totals,
             evaluator=model.evaluator,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from service.training.exchange import SharedMemoryServer
+from workers.binding import Binding
 from workers.variables import ModelVariables
 
 SEGMENT = "weights"
@@ -18,8 +19,8 @@ Copy = Callable[[np.ndarray, np.ndarray], None]
 class Weights:
     """Trained variables and other state in shared memory, by name and in model order.
 
-    The trainer's own variables hold the trained weights as well, since Keras's optimisers update variables; `publish`
-    copies them out. Other state is only changed here; `load_state` brings it into the trainer's model.
+    Keras's optimisers update variables, so that the trainer's model holds the trained weights a second time, and
+    `publish` copies them out. An update that writes here itself has the model `bind`: it then reads this buffer.
     """
 
     def __init__(self, server: SharedMemoryServer, variables: ModelVariables) -> None:
@@ -28,6 +29,8 @@ class Weights:
         segment = server.create(SEGMENT, self.layout.total_bytes)
         self._views = self.layout.views(segment.buffer)
         self._by_name = dict(zip(variables.names, self._views, strict=True))
+        self._binding: Binding | None = None
+        self._sections = self.layout.flat(segment.buffer)
         for view, value in zip(self._views, variables.values(), strict=True):
             np.copyto(view, value)
 
@@ -42,8 +45,27 @@ class Weights:
             view = self._by_name[name]
             np.add(view, change, out=view)
 
+    def bind(self) -> None:
+        """From now on the trainer's model has its variables in this buffer."""
+        self._binding = Binding(self._variables.bound, self._views)
+
+    @property
+    def trained(self) -> np.ndarray:
+        """All trained variables, which are float32, as one array, padding included; they lie as their gradients do."""
+        count = len(self._variables.trainable)
+        behind = [
+            offset
+            for tensor, offset in zip(self.layout.tensors[count:], self.layout.offsets[count:], strict=True)
+            if tensor.dtype == "float32"
+        ]
+        end_bytes = min(behind, default=self._sections[0].nbytes)
+        return self._sections[0][: end_bytes // 4]
+
     def load_state(self) -> None:
         """Sets the state variables of the trainer's model to the buffer's; before evaluating or exporting."""
+        if self._binding is not None:
+            self._binding.refresh()
+            return
         count = len(self._variables.trainable)
         for view, variable in zip(self._views[count:], self._variables.state, strict=True):
             variable.assign(view)
@@ -53,7 +75,8 @@ class Weights:
         pairs = zip(self._variables.names, self._variables.bound, self._views, strict=True)
         for name, variable, view in pairs:
             np.copyto(view, tensors[name])
-            variable.assign(tensors[name])
+            if self._binding is None:
+                variable.assign(tensors[name])
 
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
         """Copies everything to arrays of the same names, shapes and dtypes, which `layout` tells."""

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from gradwire.errors import JobFailed
-from service.training.summation import Summation
+from service.training.blocks import Blocks
+from service.training.summation import StepSum, Summation
 from workers.computer import Accumulator
 from workers.data.batch import Batch, aligned_empty
 from workers.layout import Layout
@@ -74,8 +75,10 @@ def add_shards(program: GradientProgram, cuts: list[int], seed: int = 0) -> dict
         for view, output in zip(place.tensors, outputs, strict=True):
             np.copyto(view, output)
         values[Node(shard, shard + 1)] = place.sections
-    summation = Summation(layout)
-    summation.add_up(len(pieces), values)
+    summation = Summation(layout, Blocks(1))
+    total = StepSum(Node(0, len(pieces)), values)
+    summation.add_up(total)
+    summation.add_gradients(total)
     return summation.tensors
 
 

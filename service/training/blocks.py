@@ -1,0 +1,77 @@
+"""Elementwise work over long arrays, in blocks that stay in a core's cache, on all cores that this process may use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from workers.denormals import flush_denormals
+
+BLOCK_ELEMENTS = 32 * 1024
+"""128 KiB of float32: the six or so arrays of an update fit into a second-level cache together."""
+ALONE_ELEMENTS = 8 * BLOCK_ELEMENTS
+"""Below this, waking another thread costs more than it saves."""
+
+Work = Callable[[int, int, "Scratch"], None]
+"""(first element, element after the last, memory of this thread)."""
+
+
+class Scratch:
+    """Temporary blocks of one thread, by number; float32, or another dtype of at most eight bytes."""
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray] = []
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        while number >= len(self._blocks):
+            self._blocks.append(np.empty(BLOCK_ELEMENTS, np.float64))
+        return self._blocks[number]
+
+    def like(self, number: int, array: np.ndarray) -> np.ndarray:
+        """A temporary array of the same shape (one-dimensional, at most a block) and dtype."""
+        found: np.ndarray = self[number].view(array.dtype)[: array.size]
+        return found
+
+
+class Blocks:
+    """Deals out blocks to the calling thread and its helpers; whoever is free takes the next.
+
+    Which thread computes a block changes no bit: blocks do not meet.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._helpers = (threads or len(os.sched_getaffinity(0))) - 1
+        self._pool = ThreadPoolExecutor(max(self._helpers, 1), "blocks", initializer=flush_denormals)
+        self._local = threading.local()
+
+    def run(self, elements: int, work: Work) -> None:
+        """Calls `work` for every block of [0, elements); raises what it raises, once all threads are done."""
+        if elements <= ALONE_ELEMENTS or not self._helpers:
+            self._drain(iter(range(0, elements, BLOCK_ELEMENTS)), elements, work)
+            return
+        # A range's iterator is advanced under the interpreter's lock, so that no block is dealt out twice.
+        starts = iter(range(0, elements, BLOCK_ELEMENTS))
+        others = [self._pool.submit(self._drain, starts, elements, work) for _ in range(self._helpers)]
+        try:
+            self._drain(starts, elements, work)
+        finally:
+            for other in others:
+                other.result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    def _drain(self, starts: Iterator[int], elements: int, work: Work) -> None:
+        scratch = self._scratch()
+        for start in starts:
+            work(start, min(start + BLOCK_ELEMENTS, elements), scratch)
+
+    def _scratch(self) -> Scratch:
+        if not hasattr(self._local, "scratch"):
+            self._local.scratch = Scratch()
+        found: Scratch = self._local.scratch
+        return found

@@ -1,0 +1,121 @@
+"""Sum, update and new weights in one pass over memory, on all cores, for the optimisers that `rules.py` knows."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from service.training.blocks import Blocks, Scratch
+from service.training.rules import AdamRule, Rule, SgdRule, StepScalars
+from service.training.scalars import Scalars
+from service.training.summation import StepSum, Summation
+from service.training.weights import Copy
+from workers.layout import Layout, Tensor
+from workers.variables import ModelVariables
+
+ITERATIONS = "optimizer/iterations"
+
+
+def rule_of(optimizer: keras.optimizers.Optimizer, variables: ModelVariables) -> Rule | None:
+    """The rule with the same bits as a Keras optimiser, or None; then Keras's own update it is."""
+    is_plain = (
+        optimizer.clipnorm is None
+        and optimizer.clipvalue is None
+        and optimizer.global_clipnorm is None
+        and optimizer.gradient_accumulation_steps is None
+        and optimizer.loss_scale_factor is None
+        and not optimizer.use_ema
+    )
+    are_plain = all(
+        str(variable.dtype) == "float32" and variable.constraint is None and not variable.overwrite_with_gradient
+        for variable in variables.trainable
+    )
+    if not (is_plain and are_plain and variables.trainable):
+        return None
+    kind = type(optimizer)
+    if kind is keras.optimizers.SGD:
+        return SgdRule(optimizer.momentum, is_nesterov=optimizer.nesterov)
+    if kind in (keras.optimizers.Adam, keras.optimizers.AdamW) and not optimizer.amsgrad:
+        return AdamRule(optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
+    return None
+
+
+class FusedUpdate:
+    """Owns the optimiser's slots; writes the trained part of the weights buffer in place.
+
+    Args:
+        weights: the trained part of the weights buffer, float32, padding included; gradients lie likewise.
+        variables: to name the slots in checkpoints.
+    """
+
+    def __init__(
+        self, optimizer: keras.optimizers.Optimizer, rule: Rule, weights: np.ndarray, variables: ModelVariables,
+        blocks: Blocks,
+    ) -> None:  # fmt: skip
+        self._rule = rule
+        self._weights = weights
+        self._blocks = blocks
+        self._scalars = Scalars(optimizer, is_adam=isinstance(rule, AdamRule))
+        self._ready: StepScalars | None = None
+        self._buffers = [mmap.mmap(-1, max(weights.nbytes, 1)) for _ in rule.slots]
+        self._slots = [np.frombuffer(buffer, np.float32, weights.size) for buffer in self._buffers]
+        self._views = _views(rule, self._buffers, variables)
+        tensors = [Tensor(name, view.shape, "float32") for name, view in self._views.items()]
+        self.layout = Layout.of([Tensor(ITERATIONS, (), "int64"), *tensors])
+
+    def attach(self, summation: Summation) -> None:
+        """The gradients must lie as the weights do."""
+        assert summation.gradients == self._weights.size, "gradients and weights lie differently"
+
+    def prepare(self) -> None:
+        """Has Keras compute the next step's scalars, while the workers compute."""
+        if self._ready is None:
+            self._ready = self._scalars.next()
+
+    def apply(self, total: StepSum) -> None:
+        """Updates the weights by the sum of a step's gradients."""
+        self.prepare()
+        scalars, self._ready = self._ready, None
+        assert scalars is not None  # prepared above
+
+        def update(start: int, end: int, scratch: Scratch) -> None:
+            part = slice(start, end)
+            gradient = total.block(0, start, end, scratch)
+            temporary = [scratch.like(number, gradient) for number in range(self._rule.scratch)]
+            slots = [slot[part] for slot in self._slots]
+            self._rule.update(scalars, gradient, self._weights[part], slots, temporary)
+
+        self._blocks.run(self._weights.size, update)
+
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
+        """Copies the optimiser's state to arrays as `layout` tells."""
+        target[ITERATIONS][...] = self._iterations
+        for name, view in self._views.items():
+            copy(target[name], view)
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets the optimiser's state to a snapshot's."""
+        self._ready = None
+        self._scalars.restore(int(tensors[ITERATIONS]))
+        for name, view in self._views.items():
+            np.copyto(view, tensors[name])
+
+    @property
+    def _iterations(self) -> int:
+        """Updates so far; the scalars that lie ready belong to the next."""
+        return self._scalars.iterations - (self._ready is not None)
+
+
+def _views(rule: Rule, buffers: list[mmap.mmap], variables: ModelVariables) -> dict[str, np.ndarray]:
+    """Each slot of each variable by name; they lie in their buffers as the weights do in theirs."""
+    layout, count = variables.layout(), len(variables.trainable)
+    return {
+        f"optimizer/{slot}/{tensor.name.removeprefix('weights/')}": np.frombuffer(
+            buffer, np.float32, tensor.elements, offset
+        ).reshape(tensor.shape)
+        for slot, buffer in zip(rule.slots, buffers, strict=True)
+        for tensor, offset in zip(layout.tensors[:count], layout.offsets[:count], strict=True)
+    }

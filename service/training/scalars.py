@@ -1,0 +1,78 @@
+"""The numbers of a step that Keras computes once for all weights, as Keras itself computes them.
+
+TensorFlow's graph optimiser multiplies constants of a learning-rate schedule and of an optimiser together, in an order
+of its own; a formula written again would differ in the last bit. So Keras's optimiser runs on *twins*, weights of one
+element, with gradients and slots such that what it takes from them is the number that is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from service.training.rules import StepScalars
+from workers.concrete import Concrete
+
+TWINS = 2
+"""With a single weight TensorFlow may merge more constants than with several."""
+
+LARGE = 2.0**20
+"""A power of two: multiplying and dividing by it is exact, and an epsilon beside it is rounded away."""
+
+
+class Scalars:
+    """Owns the optimiser's step count. `next` is called once for each step, in order.
+
+    Args:
+        optimizer: fresh, unbuilt; SGD, Adam or AdamW, none of them with clipping.
+        is_adam: whether its update divides by a second moment.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, *, is_adam: bool) -> None:
+        self._optimizer = optimizer
+        self._is_adam = is_adam
+        self._twins = [keras.Variable(np.ones(1, np.float32), name=f"twin_{number}") for number in range(TWINS)]
+        optimizer.build(self._twins)
+        self._gradients = [tf.fill([1], np.float32(LARGE if is_adam else 1.0))] * TWINS
+        function = tf.function(lambda *gradients: self._trace(list(gradients)), autograph=False)
+        self._run = Concrete(function.get_concrete_function(*self._gradients))
+        self._decay: Concrete | None = None
+        if optimizer.weight_decay is not None:
+            # A function of its own: as a result of the other, it would keep TensorFlow from merging constants.
+            self._decay = Concrete(tf.function(self._trace_decay, autograph=False).get_concrete_function())
+
+    @property
+    def iterations(self) -> int:
+        """Steps that were asked for so far."""
+        return int(self._optimizer.iterations.numpy())
+
+    def restore(self, iterations: int) -> None:
+        """The next step is the one after so many."""
+        self._optimizer.iterations.assign(iterations)
+
+    def next(self) -> StepScalars:
+        """The scalars of the step after those asked for before; counts it."""
+        decay = np.float32(self._decay()[0]) if self._decay is not None else None  # before the step is counted
+        return StepScalars(np.float32(self._run(*self._gradients)[0][0]), decay)
+
+    def _trace(self, gradients: list[Any]) -> list[Any]:
+        """What an update takes from a weight."""
+        momenta = [variable for variable in self._optimizer.variables if variable.path.endswith("momentum")]
+        for momentum in momenta:
+            momentum.assign(tf.fill([1], np.float32(LARGE if self._is_adam else 0.0)))
+        for variable in self._optimizer.variables:
+            if variable.path.endswith("velocity"):
+                variable.assign(tf.fill([1], np.float32(LARGE**2)))
+        self._optimizer.apply(gradients, self._twins)
+        if momenta and not self._is_adam:
+            return [-momenta[0]._value.value()]  # from momentum 0 by gradient 1
+        operations = tf.compat.v1.get_default_graph().get_operations()
+        return [[operation for operation in operations if operation.type == "AssignSubVariableOp"][-1].inputs[1]]
+
+    def _trace_decay(self) -> list[Any]:
+        """What is taken of a weight before the update, as a factor."""
+        optimizer = self._optimizer
+        return [tf.cast(optimizer.weight_decay, tf.float32) * tf.cast(optimizer.learning_rate, tf.float32)]

@@ -1,0 +1,50 @@
+"""How summed gradients become new weights: fused where we know the optimiser's rule, else by Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from service.training.blocks import Blocks
+from service.training.fused import FusedUpdate, rule_of
+from service.training.optimizer import KerasUpdate
+from service.training.summation import StepSum, Summation
+from service.training.weights import Copy, Weights
+from workers.layout import Layout
+from workers.variables import ModelVariables
+
+
+class Update(Protocol):
+    """An optimiser with its state. The trainer's loop alone calls it."""
+
+    layout: Layout
+    """Of the optimiser's state."""
+
+    def attach(self, summation: Summation) -> None:
+        """Gradients will come from there."""
+
+    def prepare(self) -> None:
+        """Does what can be done before the next gradients are there."""
+
+    def apply(self, total: StepSum) -> None:
+        """Updates the trained part of the weights buffer by a step's gradients."""
+
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
+        """Copies the optimiser's state to arrays as `layout` tells."""
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets the optimiser's state to a snapshot's."""
+
+
+def make_update(
+    optimizer: keras.optimizers.Optimizer, variables: ModelVariables, weights: Weights, blocks: Blocks
+) -> Update:
+    """The fastest way to a Keras optimiser's bits; the optimiser is fresh and not built."""
+    rule = rule_of(optimizer, variables)
+    if rule is None:
+        return KerasUpdate(optimizer, variables.trainable, weights)
+    weights.bind()
+    return FusedUpdate(optimizer, rule, weights.trained, variables, blocks)
