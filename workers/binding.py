@@ -23,6 +23,13 @@ def share(view: np.ndarray) -> Any:
     return tf.experimental.dlpack.from_dlpack(view.__dlpack__())
 
 
+def can_share(array: np.ndarray) -> bool:
+    """Whether DLPack takes the array; it has no agreement on booleans, nor NumPy on bfloat16."""
+    flags = array.flags
+    is_plain = array.dtype.kind in "iuf" and array.size > 0
+    return is_plain and flags.writeable and flags.c_contiguous and not array.ctypes.data % ALIGNMENT_BYTES
+
+
 class Binding:
     """Variables that read from views of the weights buffer.
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gradwire.errors import JobFailed
-from workers.data.batch import Batch
 from workers.data.prefetch import Prefetcher
 from workers.layout import Layout
-from workers.program import LOSS, GradientProgram, Share
+from workers.program import LOSS, GradientProgram, Prepared, Share
 from workers.rows import Rows
 from workers.seeds import seed_states
 from workers.tree import Node
+
+PIECE_ELEMENTS = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -32,6 +35,23 @@ class Accumulator:
     def __init__(self, layout: Layout, buffer: object, start: int = 0) -> None:
         self.tensors = layout.views(buffer, start)
         self.sections = layout.flat(buffer, start)
+        self._flat = [tensor.reshape(-1) for tensor in self.tensors]
+
+    def fill(self, outputs: Sequence[np.ndarray]) -> bool:
+        """Sets all tensors; returns whether they are finite beyond doubt.
+
+        Piece by piece, so that the look at a piece finds it in the cache. A square overflows before its number does: a
+        doubt may be unfounded.
+        """
+        squares = 0.0
+        for place, output in zip(self._flat, outputs, strict=True):
+            values, is_float = output.reshape(-1), place.dtype.kind == "f"
+            for start in range(0, place.size, PIECE_ELEMENTS):
+                piece = place[start : start + PIECE_ELEMENTS]
+                np.copyto(piece, values[start : start + PIECE_ELEMENTS])
+                if is_float:
+                    squares += float(np.dot(piece, piece))
+        return math.isfinite(squares)
 
     def add(self, other: Accumulator) -> None:
         """Adds another contribution to this one."""
@@ -42,7 +62,7 @@ class Accumulator:
 class NodeComputer:
     """Runs the gradient program for nodes. Belongs to the computing thread."""
 
-    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher, seed: int) -> None:
+    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Prepared], seed: int) -> None:
         self._program = program
         self._source = rows.train
         self._schedule = rows.schedule
@@ -50,7 +70,8 @@ class NodeComputer:
         self._seed = seed
         self._layout = program.contribution()
         self._scratch: dict[int, Accumulator] = {}
-        self._counted: dict[tuple[int, int], Batch] = {}
+        self._counted: dict[tuple[int, int], Prepared] = {}
+        self._constant: dict[int, Prepared] = {}
         self._times = Times()
         self.phase = "idle"
 
@@ -70,8 +91,8 @@ class NodeComputer:
         counted: list[float] = []
         self._counted.clear()
         for shard in range(node.lo, node.hi):
-            batch = self._counted[step, shard] = self._prefetcher.get(step, shard)
-            counted += self._program.denominators(batch, self._seeds(step, shard))
+            prepared = self._counted[step, shard] = self._samples(step, shard)
+            counted += self._program.denominators(prepared, self._seeds(step, shard))
         return tuple(counted)
 
     def _sum(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> None:
@@ -89,18 +110,24 @@ class NodeComputer:
     def _leaf(self, step: int, shard: int, denominators: tuple[float, ...], into: Accumulator) -> None:
         begun = time.perf_counter()
         self.phase = "data"
-        batch = self._counted.pop((step, shard), None) or self._prefetcher.get(step, shard)
+        prepared = self._counted.pop((step, shard), None) or self._samples(step, shard)
         got = time.perf_counter()
         self.phase = "compute"
-        share = Share(batch.samples, self._schedule.batch_samples(step), denominators, is_first=shard == 0)
-        outputs = self._program.run(batch, share, self._seeds(step, shard))
+        share = Share(prepared.batch.samples, self._schedule.batch_samples(step), denominators, is_first=shard == 0)
+        outputs = self._program.run(prepared, share, self._seeds(step, shard))
         computed = time.perf_counter()
-        for place, output in zip(into.tensors, outputs, strict=True):
-            np.copyto(place, output)
-        self._require_finite(step, shard, into)
+        if not into.fill(outputs):
+            self._require_finite(step, shard, into)
         self._times.data_s += got - begun
         self._times.compute_s += computed - got
         self._times.copy_s += time.perf_counter() - computed
+
+    def _samples(self, step: int, shard: int) -> Prepared:
+        if not self._schedule.is_constant:
+            return self._prefetcher.get(step, shard)
+        if shard not in self._constant:
+            self._constant[shard] = self._prefetcher.get(step, shard)
+        return self._constant[shard]
 
     def _scratch_of(self, size: int) -> Accumulator:
         """A buffer for each depth of the tree, since a right child is summed while its left siblings wait."""
@@ -110,6 +137,8 @@ class NodeComputer:
 
     def _prepare_next(self, step: int, node: Node) -> None:
         """While this node is computed: its own shards not yet asked for, and those of the next step, in order."""
+        if self._schedule.is_constant:
+            return
         wanted = [(step, shard) for shard in range(node.lo, node.hi)]
         if step + 1 < self._schedule.total_steps:
             present = [shard for shard in range(node.lo, node.hi) if self._schedule.shard_samples(step + 1, shard)]
@@ -120,9 +149,6 @@ class NodeComputer:
         return seed_states(self._seed, step, shard, len(self._program.variables.seeds))
 
     def _require_finite(self, step: int, shard: int, into: Accumulator) -> None:
-        # A square overflows before a sum does, so a suspicion is looked at closely; without one this is one pass.
-        if all(_looks_finite(section) for section in into.sections):
-            return
         pairs = zip(self._layout.tensors, into.tensors, strict=True)
         names = [tensor.name for tensor, values in pairs if not np.isfinite(values).all()]
         if names:
@@ -134,10 +160,6 @@ class NodeComputer:
                 code="nonfinite",
                 details="\n".join(names),
             )
-
-
-def _looks_finite(section: np.ndarray) -> bool:
-    return section.dtype.kind != "f" or bool(np.isfinite(np.dot(section, section)))
 
 
 def _reading(names: list[str]) -> str:

@@ -6,7 +6,7 @@ out through `keras.StatelessScope`. What it returns has one meaning: added over 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradwire.errors import JobFailed
+from workers.binding import can_share, share
+from workers.concrete import Concrete
 from workers.data.batch import Batch
 from workers.layout import Layout, Tensor
 from workers.losses import HeadLoss, Terms
@@ -22,6 +24,9 @@ from workers.metrics import MetricSet
 from workers.models.heads import Heads, pack_inputs, unpack_outputs
 from workers.purity import check_pure
 from workers.variables import ModelVariables
+
+MAX_KEPT = 64
+"""Kinds of shards (first or not, full or not) whose scalars are kept as tensors."""
 
 LOSS = "loss"
 """The last tensor of a contribution: float64 of shape (1 + heads,), the total and each head's loss."""
@@ -51,6 +56,18 @@ class Share:
     is_first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One shard's samples as tensors, in the order of the program's arguments; they share the batch's memory."""
+
+    batch: Batch
+    tensors: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, batch: Batch) -> Prepared:
+        return cls(batch, tuple(_tensor(array) for array in _arrays(batch)))
+
+
 class GradientProgram:
     """Traces once for each shard size and runs shards.
 
@@ -63,11 +80,12 @@ class GradientProgram:
         self._objective = objective
         self._variables = ModelVariables.of(objective.model)
         self._xla = xla
-        self._traces: dict[int, Any] = {}
-        self._counts: dict[int, Any] = {}
+        self._traces: dict[int, Concrete] = {}
+        self._counts: dict[int, Concrete] = {}
         self._kinds: tuple[Terms, ...] = ()
         self._changed: tuple[int, ...] = ()
-        self._names: list[str] = []
+        self._kept: dict[Share, tuple[Any, ...]] = {}
+        self._no_seeds = tf.zeros((0, 2), tf.int64)
 
     @property
     def variables(self) -> ModelVariables:
@@ -84,18 +102,28 @@ class GradientProgram:
         Raises:
             JobFailed: a variable that no loss reaches, or an impure model.
         """
-        inputs = self._arguments(batch)
-        scalars = self._scalars(
-            seeds=np.zeros((len(self._variables.seeds), 2), np.int64), scales=None, share=1, first=True
-        )
-        function = tf.function(self._step, jit_compile=self._xla, autograph=False)
-        concrete = function.get_concrete_function(*inputs, *scalars)
+        groups = [tuple(group) for group in (batch.inputs, batch.labels, batch.sample_weights)]
+        specs = [tf.TensorSpec(array.shape, array.dtype) for array in _arrays(batch)]
+        seeds = tf.TensorSpec((len(self._variables.seeds), 2), tf.int64)
+        scales = tf.TensorSpec((len(self._objective.losses),), tf.float32)
+
+        def step(*flat: Any) -> list[Any]:
+            inputs, labels, weights = _named(groups, flat[:-4])
+            return self._step(inputs, labels, weights, *flat[-4:])
+
+        def count(*flat: Any) -> list[Any]:
+            inputs, labels, weights = _named(groups, flat[:-1])
+            return [self._count(inputs, labels, weights, flat[-1])]
+
+        function = tf.function(step, jit_compile=self._xla, autograph=False)
+        share, first = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)
+        concrete = function.get_concrete_function(*specs, seeds, scales, share, first)
         known = [variable._value for variable in self._variables.bound + self._variables.seeds]
         check_pure(concrete, known, {layer.name for layer in self._objective.model._flatten_layers()})
-        self._traces[batch.samples] = concrete
+        self._traces[batch.samples] = Concrete(concrete)
         if self.exchanged_heads:
-            counter = tf.function(self._count, autograph=False)
-            self._counts[batch.samples] = counter.get_concrete_function(*inputs, scalars[0])
+            counter = tf.function(count, autograph=False)
+            self._counts[batch.samples] = Concrete(counter.get_concrete_function(*specs, seeds))
 
     def contribution(self) -> Layout:
         """The layout of what `run` returns; after the first trace."""
@@ -110,23 +138,20 @@ class GradientProgram:
             tensors.append(Tensor(name, tuple(int(n) for n in state.shape), str(state.dtype)))
         return Layout.of([*tensors, *self._objective.metrics.tensors, Tensor(LOSS, (1 + len(self._kinds),), "float64")])
 
-    def run(self, batch: Batch, share: Share, seeds: np.ndarray) -> list[np.ndarray]:
-        """One shard's contribution, tensor by tensor of the layout; the arrays live until the next run.
+    def run(self, prepared: Prepared, share: Share, seeds: np.ndarray) -> list[np.ndarray]:
+        """One shard's contribution, tensor by tensor of the layout; not to be written to.
 
         Args:
-            batch: the shard's samples; as many as a trace was made for.
+            prepared: the shard's samples; as many as a trace was made for.
             seeds: int64 of shape (seed generators, 2).
         """
-        scalars = self._scalars(
-            seeds=seeds, scales=self._scales(share), share=share.samples / share.batch_samples, first=share.is_first
-        )
-        outputs = self._traces[batch.samples](*self._arguments(batch), *scalars)
-        return [np.asarray(output) for output in outputs]
+        run = self._traces[prepared.batch.samples]
+        return run(*prepared.tensors, self._seeds(seeds), *self._scalars(share))
 
-    def denominators(self, batch: Batch, seeds: np.ndarray) -> tuple[float, ...]:
+    def denominators(self, prepared: Prepared, seeds: np.ndarray) -> tuple[float, ...]:
         """This shard's denominators of the heads that need them exchanged."""
-        counted = self._counts[batch.samples](*self._arguments(batch), tf.constant(seeds))
-        return tuple(float(value) for value in np.asarray(counted))
+        (counted,) = self._counts[prepared.batch.samples](*prepared.tensors, self._seeds(seeds))
+        return tuple(float(value) for value in counted)
 
     def _scales(self, share: Share) -> np.ndarray:
         """1 / denominator of the whole batch for each head; 0 where nothing is valid."""
@@ -142,13 +167,18 @@ class GradientProgram:
             scales.append(1.0 / denominator if denominator else 0.0)
         return np.array(scales, np.float32)
 
-    def _scalars(self, *, seeds: np.ndarray, scales: np.ndarray | None, share: float, first: bool) -> tuple[Any, ...]:
-        if scales is None:
-            scales = np.ones(len(self._objective.losses), np.float32)
-        return (tf.constant(seeds), tf.constant(scales), tf.constant(share, tf.float32), tf.constant(first))
+    def _scalars(self, share: Share) -> tuple[Any, ...]:
+        """Scales, share and whether it is first, as tensors; kept where they come again, as in every full batch."""
+        found = self._kept.get(share)
+        if found is None:
+            part = tf.constant(share.samples / share.batch_samples, tf.float32)
+            found = (tf.constant(self._scales(share)), part, tf.constant(share.is_first))
+            if not share.denominators and len(self._kept) < MAX_KEPT:
+                self._kept[share] = found
+        return found
 
-    def _arguments(self, batch: Batch) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return tensors_of(batch.inputs), tensors_of(batch.labels), tensors_of(batch.sample_weights)
+    def _seeds(self, seeds: np.ndarray) -> Any:
+        return tf.constant(seeds) if seeds.size else self._no_seeds
 
     def _forward(self, inputs: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], Any, keras.StatelessScope]:
         """Model outputs by name, the sum of added and regularisation losses (or None), and the scope with new state."""
@@ -227,3 +257,17 @@ def _change(variable: keras.Variable, new: Any, share: Any, first: Any) -> Any:
 def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """TensorFlow's copies of named arrays."""
     return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def _arrays(batch: Batch) -> list[np.ndarray]:
+    return [*batch.inputs.values(), *batch.labels.values(), *batch.sample_weights.values()]
+
+
+def _named(groups: Sequence[tuple[str, ...]], flat: Sequence[Any]) -> list[dict[str, Any]]:
+    """Inputs, labels and sample weights by name."""
+    remaining = iter(flat)
+    return [{name: next(remaining) for name in group} for group in groups]
+
+
+def _tensor(array: np.ndarray) -> Any:
+    return share(array) if can_share(array) else tf.convert_to_tensor(array)

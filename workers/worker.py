@@ -20,11 +20,12 @@ from gradwire.storage import Storage
 from workers.binding import Binding
 from workers.computer import NodeComputer
 from workers.data.prefetch import Prefetcher
+from workers.denormals import flush_denormals
 from workers.exchange.client import SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
 from workers.objective import input_dtypes, make_objective
-from workers.program import GradientProgram
+from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
 from workers.slots import Slots
 
@@ -79,6 +80,7 @@ class Worker:
                 client.send(Heartbeat(phase=self._computer.phase if self._computer else "trace"))
 
     def _serve(self, client: SharedMemoryClient) -> Outcome:
+        flush_denormals()
         started = time.monotonic()
         rows = Rows.open(self._spec, self._assignment)
         program, prefetcher = self._trace(rows)
@@ -95,14 +97,14 @@ class Worker:
         finally:
             prefetcher.close()
 
-    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher]:
+    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher[Prepared]]:
         storage = Storage(self._assignment.storage_url)
         objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
         program = GradientProgram(objective, xla=self._spec.training.xla == "on")
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         for samples in rows.schedule.shard_sizes():
             program.trace(batches.make(np.arange(samples, dtype=np.int64)))
-        return program, Prefetcher(lambda step, shard: batches.make(rows.schedule.ids(step, shard)))
+        return program, Prefetcher(lambda step, shard: Prepared.of(batches.make(rows.schedule.ids(step, shard))))
 
     def _bind(self, client: SharedMemoryClient, program: GradientProgram, welcome: Welcome) -> Binding:
         layout = program.variables.layout()

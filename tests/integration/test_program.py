@@ -20,7 +20,7 @@ from workers.layout import Layout
 from workers.losses import HeadLoss
 from workers.metrics import HeadMetric, MetricSet
 from workers.models.heads import Heads
-from workers.program import GradientProgram, Objective, Share
+from workers.program import GradientProgram, Objective, Prepared, Share
 from workers.seeds import seed_states
 from workers.tree import Node
 
@@ -71,7 +71,9 @@ def add_shards(program: GradientProgram, cuts: list[int], seed: int = 0) -> dict
     for shard, (start, stop) in enumerate(pieces):
         share = Share(stop - start, SAMPLES, (), is_first=shard == 0)
         place = accumulator(layout)
-        outputs = program.run(batch(start, stop), share, seed_states(seed, 0, shard, len(program.variables.seeds)))
+        outputs = program.run(
+            Prepared.of(batch(start, stop)), share, seed_states(seed, 0, shard, len(program.variables.seeds))
+        )
         for view, output in zip(place.tensors, outputs, strict=True):
             np.copyto(view, output)
         values[Node(shard, shard + 1)] = place.sections

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from threading import Condition, Thread
 from types import TracebackType
-from typing import Self
-
-from workers.data.batch import Batch
+from typing import Generic, Self, TypeVar
 
 MAX_PREPARED = 8
 """Batches that wait to be asked for; more expectations are made when one of them is taken."""
+
+T = TypeVar("T")
 
 Key = tuple[int, int]
 """(step, shard)"""
 
 
-class Prefetcher:
+class Prefetcher(Generic[T]):
     """Makes expected batches in one background thread.
 
     Its own lock guards all its state; `make` runs outside it and may run in the thread and in `get` at once.
 
     Args:
-        make: (step, shard) -> the batch; safe to call from several threads.
+        make: (step, shard) -> the batch, in the form that `get` shall return; safe to call from several threads.
         max_prepared: the bound on batches that wait.
     """
 
-    def __init__(self, make: Callable[[int, int], Batch], *, max_prepared: int = MAX_PREPARED) -> None:
+    def __init__(self, make: Callable[[int, int], T], *, max_prepared: int = MAX_PREPARED) -> None:
         self._make = make
         self._max_prepared = max_prepared
         self._changed = Condition()
         self._expected: dict[Key, None] = {}  # in the order of their making
-        self._prepared: dict[Key, Batch | BaseException] = {}  # never one that is not expected
+        self._prepared: dict[Key, T | BaseException] = {}  # never one that is not expected
         self._in_making: Key | None = None
         self._is_closed = False
         self._thread = Thread(target=self._run, name="prefetch", daemon=True)
@@ -44,7 +44,7 @@ class Prefetcher:
             self._prepared = {key: made for key, made in self._prepared.items() if key in self._expected}
             self._changed.notify_all()
 
-    def get(self, step: int, shard: int) -> Batch:
+    def get(self, step: int, shard: int) -> T:
         """The batch: the prepared one, the one being made, or else made now by the caller.
 
         Raises:
@@ -102,7 +102,7 @@ class Prefetcher:
             return None
         return next((key for key in self._expected if key not in self._prepared), None)
 
-    def _attempt(self, key: Key) -> Batch | BaseException:
+    def _attempt(self, key: Key) -> T | BaseException:
         try:
             return self._make(*key)
         except BaseException as error:  # the thread must live on, and `get` must see it
