@@ -27,6 +27,8 @@ class Assignment:
     trust: tuple[str, ...] = ()
     """Packages besides Keras whose classes a Keras config may name."""
     threads: int = 1
+    workers: int = 0
+    """Of a trainer: to how many of its workers it gives orders at first; the others are spares. 0 for all."""
     worker_id: str = ""
     """Of a worker: its name, unique in the job over all generations."""
     exchange_address: str = ""

@@ -30,6 +30,7 @@ class WorkerView:
     state: Literal["STARTING", "READY", "DEAD", "ENDED"]
     """DEAD: lost before its time; ENDED: its job has."""
     phase: str
+    """data, trace, compute, exchange or idle; spare if it is ready to take over when another dies."""
     transport: str
 
 

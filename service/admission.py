@@ -25,6 +25,8 @@ class Demand:
     min_workers: int
     cpus: int
     gpus: int = 0
+    spares: int = 0
+    """Workers more that it may have where nobody waits for their share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,15 @@ class Grant:
         workers = {**self.workers, node: self.workers.get(node, 0) + by}
         return Grant(demand=self.demand, workers={name: count for name, count in workers.items() if count > 0})
 
+    @property
+    def without_spares(self) -> Grant:
+        """What is left when the spares go, those first that have fewest colleagues on their node."""
+        grant, surplus = self, self.total - self.demand.workers
+        for node, count in sorted(self.workers.items(), key=lambda entry: entry[1]):
+            gone = min(count, max(surplus, 0))
+            grant, surplus = grant.changed(node, -gone), surplus - gone
+        return grant
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -51,6 +62,10 @@ class Decision:
 
     grant: Grant | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    is_awaited: bool = False
+    """Whether somebody waits for others to end."""
+    needs_spares: bool = False
+    """Whether the first of them could start if all spares were given back."""
 
 
 @dataclass(slots=True)
@@ -76,13 +91,14 @@ def demand_of(record: JobRecord) -> Demand:
         min_workers=resources.min_workers,
         cpus=_units(resources.cpus_per_worker),
         gpus=_units(resources.gpus_per_worker),
+        spares=resources.spares,
     )
 
 
 def decide(queue: Sequence[Demand], grants: Iterable[Grant], nodes: Sequence[NodeResources]) -> Decision:
     """Whether the first of the queue can start beside what runs; it gets as many of its workers as fit now."""
     grants = list(grants)
-    rooms, reasons, ahead = _rooms(nodes, grants), dict[str, str](), ""
+    rooms, reasons, ahead, needs_spares = _rooms(nodes, grants), dict[str, str](), "", False
     for demand in queue:
         if sum(_place(demand, demand.min_workers, _rooms(nodes, [])).values()) < demand.min_workers:
             reasons[demand.job_id] = _too_large(demand, nodes)
@@ -92,13 +108,19 @@ def decide(queue: Sequence[Demand], grants: Iterable[Grant], nodes: Sequence[Nod
         if fits and not ahead:
             return Decision(grant=Grant(demand=demand, workers=workers))
         reasons[demand.job_id] = _waits(demand, rooms, nodes, ahead, fits=fits)
+        if not ahead:
+            without = _place(demand, demand.min_workers, _rooms(nodes, [grant.without_spares for grant in grants]))
+            needs_spares = sum(without.values()) >= demand.min_workers
         ahead = demand.job_id
-    return Decision(reasons=reasons)
+    return Decision(reasons=reasons, is_awaited=bool(ahead), needs_spares=needs_spares)
 
 
-def growth(grant: Grant, grants: Iterable[Grant], nodes: Sequence[NodeResources]) -> Mapping[str, int]:
+def growth(
+    grant: Grant, grants: Iterable[Grant], nodes: Sequence[NodeResources], *, spares: bool = False
+) -> Mapping[str, int]:
     """How many workers more the job can have now, by node; `grants` are those of all jobs, this one's among them."""
-    return _place(grant.demand, grant.demand.workers - grant.total, _rooms(nodes, grants))
+    wanted = grant.demand.workers + (grant.demand.spares if spares else 0)
+    return _place(grant.demand, wanted - grant.total, _rooms(nodes, grants))
 
 
 def _units(amount: float) -> int:

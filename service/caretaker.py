@@ -10,7 +10,7 @@ import structlog
 from gradwire.progress import ErrorView, Event, Outcome, Progress
 from service.admission import Grant
 from service.engine import Death
-from service.foreman import Foreman, count_text
+from service.foreman import Foreman, crew_text
 from service.jobs.journal import Journal
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
@@ -167,7 +167,7 @@ class Caretaker:
         is_before = [event.kind not in ("state", "progress") for event in events]
         first = is_before.index(False) if False in is_before else len(events)
         job.record = self._journal.report(job.record, events[:first])
-        job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {count_text(run.grant.total)}")
+        job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {crew_text(run)}")
         return events[first:]
 
     def _explain_start(self, job: LiveJob, run: Run) -> None:

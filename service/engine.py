@@ -45,6 +45,9 @@ class TrainerHandle(Protocol):
     def cancel(self) -> None:
         """Asks the trainer to stop after its present step."""
 
+    def scale(self, workers: int) -> None:
+        """Tells the trainer to how many of its workers it shall give orders; the others are spares."""
+
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         """Asks the trainer to do without these workers: each finishes its present order, and ends."""
 

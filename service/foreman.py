@@ -35,7 +35,7 @@ class Foreman:
         if address is None:
             return
         if not run.workers and run.next_worker == 0 and job.record.state is JobState.STARTING:
-            job.record = self._journal.explain(job.record, f"building the model on {count_text(run.grant.total)}")
+            job.record = self._journal.explain(job.record, f"building the model on {crew_text(run)}")
         for node, wanted in run.grant.workers.items():
             for _ in range(wanted - run.present(node)):
                 handle = self._launcher.worker(run.assignment, run.next_worker, address, job.demand, node)
@@ -47,13 +47,15 @@ class Foreman:
         for node, count in more.items():
             run.grant = run.grant.changed(node, count)
         self.employ(job, run)
-        if more:
-            have, asked = run.grant.total, job.demand.workers
-            job.record = self._journal.note(job.record, "worker", f"has {have} of {asked} workers now")
+        if job.record.state is JobState.RUNNING:
+            have, spares = min(run.grant.total, job.demand.workers), run.grant.total - job.demand.workers
+            what = f"has {have} of {count_text(job.demand.workers)}{_and_spares(spares)} now"
+            job.record = self._journal.note(job.record, "worker", what)
 
     def shrink(self, job: LiveJob, run: Run, now: float) -> None:
         """Takes from the job what it has beyond what it shall have; its trainer lets the workers go."""
-        surplus = run.grant.total - len(run.leaving) - job.demand.workers
+        wanted = job.demand.workers + (job.demand.spares if job.keeps_spares else 0)
+        surplus = run.grant.total - len(run.leaving) - wanted
         for node in list(run.grant.workers):
             unused = min(max(run.grant.workers[node] - run.present(node), 0), max(surplus, 0))
             run.grant = run.grant.changed(node, -unused)
@@ -106,14 +108,20 @@ class Foreman:
 
 
 def to_dismiss(run: Run, views: Collection[WorkerView], count: int) -> tuple[str, ...]:
-    """Whose loss costs least: who is not ready, then who has fewest colleagues on its node, then who came last."""
-    ready = {view.id for view in views if view.state == "READY"}
+    """Whose loss costs least: who is not ready, then spares, then who has fewest colleagues on its node, or is new."""
+    worth = {view.id: 1 if view.phase == "spare" else 2 for view in views if view.state == "READY"}
     staying = [worker_id for worker_id, worker in run.workers.items() if worker.dismissed_at is None]
     number = {worker_id: index for index, worker_id in enumerate(staying)}
     ranked = sorted(
-        staying, key=lambda one: (one in ready, run.present(run.workers[one].node), -number[one])
+        staying, key=lambda one: (worth.get(one, 0), run.present(run.workers[one].node), -number[one])
     )  # fmt: skip
     return tuple(ranked[:count])
+
+
+def crew_text(run: Run) -> str:
+    """How many a job has, such as 2 workers and 1 spare."""
+    spares = max(run.grant.total - run.grant.demand.workers, 0)
+    return f"{count_text(run.grant.total - spares)}{_and_spares(spares)}"
 
 
 def count_text(workers: int) -> str:
@@ -125,3 +133,7 @@ def _reason(end: Outcome | Death) -> str:
     if isinstance(end, Death):
         return end.reason
     return end.error.message if end.error is not None else "it was let go"
+
+
+def _and_spares(count: int) -> str:
+    return f" and {count} spare{'s' * (count != 1)}" if count > 0 else ""

@@ -45,6 +45,7 @@ class Launcher:
             allow_code=self.allow_code,
             trust=self.trust,
             threads=record.resources.threads_per_worker,
+            workers=record.usable_workers,
         )
         return assignment, self.engine.launch_trainer(assignment)
 

@@ -65,6 +65,8 @@ class LiveJob:
     demand: Demand
     losses: Losses
     run: Run | None = None
+    keeps_spares: bool = True
+    """False while somebody waits who could start with the share of the spares."""
     explained_at: float = -1e9
     """When people were last told why it waits."""
 

@@ -64,6 +64,7 @@ class Steering:
         job.demand = demand_of(job.record)
         if job.run is not None:
             job.run.grant = Grant(demand=job.demand, workers=job.run.grant.workers)
+            job.run.trainer.scale(job.demand.workers)
         return job.record
 
 

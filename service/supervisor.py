@@ -160,8 +160,8 @@ class Supervisor:
         self._retirement.tick(now)
         self._forget_ended()
         if self._is_engine_up.is_set():
-            self._admit(nodes, now)
-            self._grow(nodes, now)
+            decision = self._admit(nodes, now)
+            self._grow(decision, nodes, now)
         else:
             self._explain_engine(now)
         self._forget_ended()
@@ -231,7 +231,7 @@ class Supervisor:
             if not job.record.has_ended:
                 self._caretaker.finish(job, _fault(code, message), now)
 
-    def _admit(self, nodes: tuple[NodeResources, ...], now: float) -> None:
+    def _admit(self, nodes: tuple[NodeResources, ...], now: float) -> Decision:
         while True:
             waiting = [job for job in self._jobs.values() if job.run is None and job.record.state in WAITING]
             decision = decide([job.demand for job in waiting], self._grants(), nodes) if waiting else Decision()
@@ -242,19 +242,21 @@ class Supervisor:
             self._forget_ended()
         for job in waiting:
             self._explain(job, decision.reasons[job.record.id], now)
-
-    def _grow(self, nodes: tuple[NodeResources, ...], now: float) -> None:
-        """Nobody waits: who has fewer workers than asked for gets more. Who has too few comes before the queue."""
-        anybody_waits = any(job.run is None and job.record.state in WAITING for job in self._jobs.values())
         for job in self._jobs.values():
-            run = job.run
-            if run is None or run.end is not None or run.stopping_since is not None:
-                continue
-            is_short = run.grant.total < job.demand.min_workers
-            if is_short or (not anybody_waits and run.grant.total < job.demand.workers):
-                more = dict(growth(run.grant, self._grants(), nodes))
-                if more:
-                    self._guarded(job, now, partial(self._foreman.grow, job, run, more))
+            job.keeps_spares = not decision.needs_spares
+        return decision
+
+    def _grow(self, decision: Decision, nodes: tuple[NodeResources, ...], now: float) -> None:
+        """Nobody waits: who has fewer workers than asked for gets more. Who has too few comes before the queue."""
+        for spares in (False, True):  # nobody gets a spare before everybody has workers
+            for job in self._jobs.values():
+                run = job.run
+                if run is None or run.end is not None or run.stopping_since is not None:
+                    continue
+                if run.grant.total < job.demand.min_workers or not decision.is_awaited:
+                    more = growth(run.grant, self._grants(), nodes, spares=spares and not decision.is_awaited)
+                    if more:
+                        self._guarded(job, now, partial(self._foreman.grow, job, run, more))
 
     def _grants(self) -> list[Grant]:
         running = [job.run.grant for job in self._jobs.values() if job.run is not None]

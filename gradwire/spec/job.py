@@ -233,6 +233,9 @@ class ResourceSpec(Part):
     gpus_per_worker: Annotated[float, Field(ge=0, le=64)] = 0.0
     threads_per_worker: Annotated[int, Field(ge=1, le=4096)] = 1
     """Intra-op threads; other counts give other bits."""
+    spares: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 0
+    """Workers more that are kept traced and ready, where there is room that nobody waits for; one of them takes over as
+    soon as another dies."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -63,6 +63,10 @@ class RayTrainer(RayWorker):
         """Asks the trainer to stop after its present step."""
         self._mailbox.post(self._launcher.cancel, self._launch)
 
+    def scale(self, workers: int) -> None:
+        """Tells the trainer to how many of its workers it shall give orders; the others are spares."""
+        self._mailbox.post(self._launcher.ask, self._launch, Future(), "scale", workers)
+
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         """Asks the trainer to do without these workers: each finishes its present order, and ends."""
         self._mailbox.post(self._launcher.ask, self._launch, Future(), "dismiss", tuple(worker_ids))

@@ -13,6 +13,7 @@ import structlog
 
 from gradwire.errors import JobFailed
 from gradwire.progress import WorkerView
+from gradwire.spec.job import MAX_WORKERS
 from service.training.exchange import Left, Said, SharedMemoryServer
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
 from workers.exchange.segment import Segment
@@ -29,11 +30,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Member:
-    """One worker; `slots` are views of its contributions once it is ready."""
+    """One worker; `slots` are views of its contributions once it is ready, as the `rank`-th of all."""
 
     view: WorkerView
     heard_at: float
     slots: Slots | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ class Crew:
     Args:
         welcome: sent to whoever says hello, once the weights are there.
         report: told of every change, as (message, whether it is a warning).
+        limit: so many of the ready workers get orders, those that were ready first; the others are spares.
     """
 
     server: SharedMemoryServer
     report: Callable[[str, bool], None]
+    limit: int = MAX_WORKERS
     members: dict[str, Member] = field(default_factory=dict)
     terms: Terms | None = None
     views: tuple[WorkerView, ...] = ()
@@ -78,6 +82,7 @@ class Crew:
     _leaving: set[str] = field(default_factory=set)
     _departed: list[WorkerView] = field(default_factory=list)
     _crashes: int = 0
+    _enlisted: int = 0
 
     def open(self, welcome: Welcome) -> None:
         """From now on workers are let in; those who have already said hello are told at once."""
@@ -87,12 +92,18 @@ class Crew:
 
     @property
     def ready(self) -> list[str]:
-        """The workers that can take orders, in a stable order."""
-        return sorted(
-            worker_id
+        """The workers that get orders, in a stable order."""
+        able = [
+            (member.rank, worker_id)
             for worker_id, member in self.members.items()
             if member.slots is not None and worker_id not in self._leaving
-        )
+        ]
+        return sorted(worker_id for _, worker_id in sorted(able)[: self.limit])
+
+    def resize(self, limit: int) -> None:
+        """From now on so many workers get orders."""
+        self.limit = limit
+        self._publish()
 
     def slots(self, worker_id: str) -> Slots:
         """The segment of a worker that is ready."""
@@ -100,8 +111,8 @@ class Crew:
         assert slots is not None  # only ready workers get orders
         return slots
 
-    def hear(self, said: Said) -> bool:
-        """Takes a word of a worker's life; returns whether the worker has just become ready.
+    def hear(self, said: Said) -> None:
+        """Takes a word of a worker's life.
 
         Raises:
             JobFailed: the model or the data is at fault, or too many workers crashed.
@@ -113,14 +124,13 @@ class Crew:
             case Hello() as hello:
                 self._greet(hello)
             case Ready() as ready:
-                return self._enlist(said.worker_id, said.segments[ready.document], said.segments[ready.segment])
+                self._enlist(said.worker_id, said.segments[ready.document], said.segments[ready.segment])
             case Heartbeat(phase=phase):
                 if member is not None and member.view.phase != phase:
                     member.view = replace(member.view, phase=phase)
                     self._publish()
             case Failed() as failed:
                 self._fail(said.worker_id, failed)
-        return False
 
     def lose(self, left: Left) -> None:
         """A worker is gone."""
@@ -138,6 +148,7 @@ class Crew:
     def let_go(self, worker_id: str) -> None:
         """A worker, here or yet to come, shall get no order more."""
         self._leaving.add(worker_id)
+        self._publish()
 
     def is_leaving(self, worker_id: str) -> bool:
         """Whether it was let go."""
@@ -170,7 +181,7 @@ class Crew:
         elif self._welcome is not None:
             self.server.send(hello.worker_id, self._welcome)
 
-    def _enlist(self, worker_id: str, published: Segment, slots: Segment) -> bool:
+    def _enlist(self, worker_id: str, published: Segment, slots: Segment) -> None:
         document = json.loads(bytes(published.buffer))
         terms = Terms(
             Layout.from_json(document["contribution"]),
@@ -182,13 +193,14 @@ class Crew:
             self.terms = terms
         elif (why := _disagreement(self.terms, terms)) is not None:
             self.server.drop(worker_id, why)
-            return False
+            return
         member = self.members[worker_id]
         member.slots = Slots(terms.contribution, slots.buffer)
+        self._enlisted += 1
+        member.rank = self._enlisted
         member.view = replace(member.view, state="READY", phase="idle")
         self._publish()
         self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)
-        return worker_id not in self._leaving
 
     def _fail(self, worker_id: str, failed: Failed) -> None:
         where = f" (worker {worker_id}, step {failed.step}, shard {failed.shard})" if failed.shard >= 0 else ""
@@ -199,8 +211,13 @@ class Crew:
         self.server.drop(worker_id, failed.message)
 
     def _publish(self) -> None:
-        present = [self.members[worker_id].view for worker_id in sorted(self.members)]
+        active = self.ready
+        present = [self._seen(worker_id, active) for worker_id in sorted(self.members)]
         self.views = (*self._departed, *present)
+
+    def _seen(self, worker_id: str, active: list[str]) -> WorkerView:
+        view = self.members[worker_id].view
+        return replace(view, phase="spare") if view.state == "READY" and worker_id not in active else view
 
 
 def _disagreement(terms: Terms, other: Terms) -> str | None:

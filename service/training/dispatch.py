@@ -75,10 +75,16 @@ class Dispatch:
             orders = self._hand_out()
         return orders
 
+    def has(self, worker_id: str) -> bool:
+        """Whether the worker may get orders: it was there at the start or has joined, and was not retired since."""
+        return worker_id in self._slots and worker_id not in self._retired
+
     def join(self, worker_id: str) -> list[Order]:
-        """A worker is ready: it takes what nobody has begun."""
-        self._slots[worker_id] = 0
-        self._idle.append(worker_id)
+        """A worker is ready: it takes what nobody has begun. One that was retired is taken back."""
+        self._retired.discard(worker_id)
+        self._slots.setdefault(worker_id, 0)
+        if worker_id not in self._running:
+            self._idle.append(worker_id)
         if not self._is_planned:
             self._plan()
         return self._hand_out()

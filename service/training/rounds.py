@@ -93,9 +93,18 @@ class Rounds:
             self.crew.farewell(worker_id)
             return
         dispatch = self._round.dispatch
-        self._give(dispatch.retire(worker_id), self._round.word)
+        self._give([*dispatch.retire(worker_id), *self._call_up(dispatch)], self._round.word)
         if worker_id not in dispatch.running:
             self.crew.farewell(worker_id)
+
+    def resize(self, workers: int) -> None:
+        """So many workers get orders from now on; who has one beyond that finishes it."""
+        before = self.crew.ready
+        self.crew.resize(workers)
+        if self._round is not None:
+            for worker_id in set(before) - set(self.crew.ready):
+                self._give(self._round.dispatch.retire(worker_id), self._round.word)
+            self._give(self._call_up(self._round.dispatch), self._round.word)
 
     def gather(self, at_least: int) -> None:
         """Waits until so many workers are ready; later ones join in the middle of a step."""
@@ -140,14 +149,20 @@ class Rounds:
 
     def _live(self, event: Event, dispatch: Dispatch | None = None) -> list[Order]:
         """An event of a worker's life, in a round or between rounds."""
+        orders = []
         if isinstance(event, Left):
             self.crew.lose(event)
-            return dispatch.leave(event.worker_id) if dispatch else []
-        if isinstance(event.word, Done | Counted):
+            orders = dispatch.leave(event.worker_id) if dispatch else []
+        elif isinstance(event.word, Done | Counted):
             self._refuse(event.worker_id, event.word.key)
-            return []
-        is_ready_now = self.crew.hear(event)
-        return dispatch.join(event.worker_id) if dispatch and is_ready_now else []
+        else:
+            self.crew.hear(event)
+        return [*orders, *self._call_up(dispatch)] if dispatch else []
+
+    def _call_up(self, dispatch: Dispatch) -> list[Order]:
+        """Orders for those who get some only now: they have just become ready, or were spares."""
+        newcomers = [worker_id for worker_id in self.crew.ready if not dispatch.has(worker_id)]
+        return [order for worker_id in newcomers for order in dispatch.join(worker_id)]
 
     def _refuse(self, worker_id: str, key: Key) -> None:
         self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import methodcaller
 
 import structlog
 
@@ -14,7 +15,7 @@ from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome, Progress
 from gradwire.spec.digest import spec_digest
-from gradwire.spec.job import JobSpec
+from gradwire.spec.job import MAX_WORKERS, JobSpec
 from gradwire.storage import Storage
 from service.training.blocks import Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
@@ -71,9 +72,9 @@ class Trainer:
         self._fence = Fence(self._storage, assignment.job_id, assignment.generation)
         self._reporter = Reporter()
         self._cancelled = threading.Event()
-        self._dismissed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[Callable[[Rounds], None]] = queue.SimpleQueue()
         self._server = SharedMemoryServer(assignment)
-        self._crew = Crew(self._server, self._report_worker)
+        self._crew = Crew(self._server, self._report_worker, assignment.workers or MAX_WORKERS)
         self._blocks = Blocks()
         self.exchange_address = str(self._server.folder)
 
@@ -86,7 +87,11 @@ class Trainer:
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         """The job shall do without these workers: each finishes its present order, and ends."""
         for worker_id in worker_ids:
-            self._dismissed.put(worker_id)
+            self._changes.put(methodcaller("dismiss", worker_id))
+
+    def scale(self, workers: int) -> None:
+        """So many workers get orders from now on; the others are spares."""
+        self._changes.put(methodcaller("resize", workers))
 
     def run(self) -> Outcome:
         """Trains the job to its end; every end is an outcome, none an exception."""
@@ -236,8 +241,8 @@ class Trainer:
     def _interrupt(self, rounds: Rounds) -> None:
         if self._cancelled.is_set():
             raise Cancelled
-        while not self._dismissed.empty():
-            rounds.dismiss(self._dismissed.get())
+        while not self._changes.empty():
+            self._changes.get()(rounds)
         self._reporter.update(workers=self._crew.views)
 
     def _report_worker(self, message: str, is_warning: bool) -> None:

@@ -1,7 +1,9 @@
-"""Pausing, resuming and scaling real jobs: nothing of it changes a bit of the result."""
+"""Pausing, resuming and scaling real jobs, and their spares: nothing of it changes a bit of the result."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,23 @@ def test_scaling_while_it_runs_changes_no_bit(client: Client, data_root: Path, u
     events = list(client.watch(job))
     assert sum(event.message.endswith("was let go") for event in events) == 2
     assert not [event.message for event in events if event.kind == "warning"]
+
+
+def test_a_spare_takes_over_at_once(client: Client, data_root: Path, undisturbed: dict[str, str]) -> None:
+    expected = digest_of_an_undisturbed_job(client, data_root, undisturbed)
+    job = client.submit(a_spec(data_root, steps=STEPS, resources={"workers": 1, "spares": 1}))
+    found = wait_for(
+        client, job, lambda found: {"spare"} < {worker.phase for worker in found.workers} and found.step > 0
+    )
+    active, spare = sorted(found.workers, key=lambda worker: worker.phase == "spare")
+    os.kill(active.pid, signal.SIGKILL)
+    wait_for(client, job, lambda now: any(worker.state == "DEAD" for worker in now.workers) and now.step > found.step)
+    job = finished(client, job)
+    assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
+    assert job.weights_digest == expected
+    events = list(client.watch(job))
+    died = next(event for event in events if f"worker {active.id} left" in event.message)
+    others = [event for event in events if "is ready" in event.message and event.cursor > died.cursor]
+    until = others[0].cursor if others else job.cursor
+    steps = [event.step for event in events if event.kind == "progress" and died.cursor < event.cursor < until]
+    assert max(steps) > min(steps) > died.step, f"{spare.id} was alone, and steps were committed"

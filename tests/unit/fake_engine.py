@@ -22,6 +22,7 @@ class FakeTrainer:
     is_cancelled: bool = False
     is_killed: bool = False
     dismissed: list[str] = field(default_factory=list)
+    scaled: list[int] = field(default_factory=list)
 
     def exchange_address(self) -> str | None:
         return self.address
@@ -38,6 +39,9 @@ class FakeTrainer:
 
     def cancel(self) -> None:
         self.is_cancelled = True
+
+    def scale(self, workers: int) -> None:
+        self.scaled.append(workers)
 
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         self.dismissed += worker_ids

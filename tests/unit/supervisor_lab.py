@@ -32,9 +32,15 @@ class Lab:
     now: float = 100.0
 
     def submit(
-        self, job_id: str = "ab12ab12ab12", workers: int = 2, min_workers: int = 1, cpus: float = 1.0, shards: int = 4
+        self,
+        job_id: str = "ab12ab12ab12",
+        workers: int = 2,
+        min_workers: int = 1,
+        cpus: float = 1.0,
+        spares: int = 0,
+        shards: int = 4,
     ) -> str:
-        resources = ResourceSpec(workers=workers, min_workers=min_workers, cpus_per_worker=cpus)
+        resources = ResourceSpec(workers=workers, min_workers=min_workers, cpus_per_worker=cpus, spares=spares)
         record = JobRecord(
             id=job_id,
             name="n",

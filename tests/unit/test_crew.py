@@ -68,7 +68,7 @@ def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, serve
     crew.hear(hello("w2"))
     assert server.sent == [("w1", WELCOME), ("w2", WELCOME)]
     assert crew.ready == []
-    assert crew.hear(ready("w2"))
+    crew.hear(ready("w2"))
     assert crew.ready == ["w2"]
     assert {view.id: view.state for view in crew.views} == {"w1": "STARTING", "w2": "READY"}
 
@@ -77,8 +77,8 @@ def test_early_workers_are_welcomed_when_the_weights_are_there(crew: Crew, serve
 def test_a_worker_whose_bits_would_differ_is_not_let_in(crew: Crew, server: Server, name: str, value: str) -> None:
     crew.hear(hello("w1"))
     crew.hear(hello("w2"))
-    assert crew.hear(ready("w1"))
-    assert not crew.hear(ready("w2", **{name: value}))
+    crew.hear(ready("w1"))
+    crew.hear(ready("w2", **{name: value}))
     assert f"its {name} is {value}, the job's" in server.dropped["w2"]
     assert crew.ready == ["w1"]
 
@@ -88,7 +88,7 @@ def test_a_worker_with_another_model_is_not_let_in(crew: Crew, server: Server) -
     crew.hear(hello("w2"))
     crew.hear(ready("w1"))
     other = Layout.of([Tensor("gradient/w", (4,), "float32")])
-    assert not crew.hear(ready("w2", other))
+    crew.hear(ready("w2", other))
     assert "other variables" in server.dropped["w2"]
 
 
@@ -129,7 +129,7 @@ def test_who_is_let_go_gets_no_orders_and_leaves_without_a_warning(server: Serve
     crew.open(WELCOME)
     for name in ("w1", "w2"):
         crew.hear(hello(name))
-        crew.hear(ready(server, name))
+        crew.hear(ready(name))
     crew.let_go("w2")
     assert crew.ready == ["w1"] and crew.is_leaving("w2")
     crew.farewell("w2")
@@ -139,4 +139,28 @@ def test_who_is_let_go_gets_no_orders_and_leaves_without_a_warning(server: Serve
     crew.let_go("w3")
     crew.hear(hello("w3"))
     assert isinstance(server.sent[-1][1], Dismiss), "one that comes too late is sent away"
-    assert not crew.hear(ready(server, "w3")) and crew.ready == ["w1"]
+    crew.hear(ready("w3"))
+    assert crew.ready == ["w1"]
+
+
+def test_who_was_ready_first_gets_orders_and_the_others_are_spares(server: Server) -> None:
+    crew = Crew(server, lambda message, is_warning: None, limit=2)  # type: ignore[arg-type]
+    crew.open(WELCOME)
+    for name in ("w1", "w2", "w3", "w4"):
+        crew.hear(hello(name))
+    for name in ("w3", "w1", "w2"):
+        crew.hear(ready(name))
+
+    def phases() -> dict[str, str]:
+        return {view.id: view.phase for view in crew.views if view.state == "READY"}
+
+    assert crew.ready == ["w1", "w3"] and phases() == {"w1": "idle", "w2": "spare", "w3": "idle"}
+    crew.hear(Said("w2", Heartbeat(phase="idle")))
+    assert phases()["w2"] == "spare"
+    crew.lose(Left("w3", "hung up"))
+    assert crew.ready == ["w1", "w2"] and phases() == {"w1": "idle", "w2": "idle"}
+    crew.resize(1)
+    assert crew.ready == ["w1"] and phases() == {"w1": "idle", "w2": "spare"}
+    crew.hear(ready("w4"))
+    crew.resize(3)
+    assert crew.ready == ["w1", "w2", "w4"] and "spare" not in phases().values()

@@ -187,6 +187,7 @@ def test_a_job_is_scaled_up_while_it_runs(lab: Lab) -> None:
     lab.tick()
     assert numbers([worker.id for worker in lab.engine.workers]) == [0, 1, 2]
     assert lab.messages()[-2:] == ["shall have 3 workers", "has 3 of 3 workers now"]
+    assert lab.trainer.scaled == [3]
     count = len(lab.messages())
     lab.ask("scale", 3)
     assert len(lab.messages()) == count, "asked twice"

@@ -273,7 +273,7 @@ class Worker(_message.Message):
     state: _builtins.str
     """STARTING, READY, DEAD (lost before its time) or ENDED (with its job)"""
     phase: _builtins.str
-    """data, trace, compute, exchange or idle"""
+    """data, trace, compute, exchange or idle; spare if it is ready to take over when another dies"""
     transport: _builtins.str
     """shared_memory or flight"""
     def __init__(

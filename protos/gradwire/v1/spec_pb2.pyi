@@ -612,12 +612,15 @@ class ResourceSpec(_message.Message):
     CPUS_PER_WORKER_FIELD_NUMBER: _builtins.int
     GPUS_PER_WORKER_FIELD_NUMBER: _builtins.int
     THREADS_PER_WORKER_FIELD_NUMBER: _builtins.int
+    SPARES_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     min_workers: _builtins.int
     cpus_per_worker: _builtins.float
     gpus_per_worker: _builtins.float
     threads_per_worker: _builtins.int
     """Intra-op threads of a worker; part of the numerics."""
+    spares: _builtins.int
+    """Workers more that are ready to take over when one dies; only where there is room that nobody waits for."""
     def __init__(
         self,
         *,
@@ -626,10 +629,11 @@ class ResourceSpec(_message.Message):
         cpus_per_worker: _builtins.float = ...,
         gpus_per_worker: _builtins.float = ...,
         threads_per_worker: _builtins.int = ...,
+        spares: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus_per_worker", b"cpus_per_worker", "gpus_per_worker", b"gpus_per_worker", "min_workers", b"min_workers", "threads_per_worker", b"threads_per_worker", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus_per_worker", b"cpus_per_worker", "gpus_per_worker", b"gpus_per_worker", "min_workers", b"min_workers", "spares", b"spares", "threads_per_worker", b"threads_per_worker", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
