@@ -27,8 +27,8 @@ class WorkerView:
     id: str
     pid: int
     node: str
-    state: Literal["STARTING", "READY", "DEAD", "ENDED"]
-    """DEAD: lost before its time; ENDED: its job has."""
+    state: Literal["STARTING", "READY", "SLOW", "DEAD", "ENDED"]
+    """SLOW: it works, but takes far longer than the others; DEAD: lost before its time; ENDED: its job has."""
     phase: str
     """data, trace, compute, exchange or idle; spare if it is ready to take over when another dies."""
     transport: str

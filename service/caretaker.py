@@ -15,7 +15,7 @@ from service.jobs.journal import Journal
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 from service.launcher import Launcher
-from service.recovery import End, Hold, Restart, after_trainer, failure
+from service.recovery import End, Hold, Restart, after_trainer, explained, failure
 from service.retirement import Retirement
 from service.run import LiveJob, Run
 
@@ -186,6 +186,8 @@ class Caretaker:
             end, losses=job.losses, is_cancelling=record.is_cancelling, is_pausing=record.is_pausing
         ):  # fmt: skip
             case End() as verdict:
+                if verdict.error is not None:
+                    verdict = _explained(verdict, verdict.error, run)
                 self.finish(job, verdict, now)
             case Hold(why=why):
                 self.hold(job, now, why)
@@ -219,3 +221,10 @@ def _held(record: JobRecord, why: str) -> str:
     if now.checkpoint_step < now.step:
         parts.append(f"it will go on from {f'step {now.checkpoint_step}' if now.checkpoint_step else 'the start'}")
     return "; ".join([*parts, *([why] if why else [])])
+
+
+def _explained(verdict: End, error: ErrorView, run: Run) -> End:
+    ends = {worker_id: worker.handle.outcome() for worker_id, worker in run.workers.items()}
+    deaths = {**run.deaths, **{worker_id: end.reason for worker_id, end in ends.items() if isinstance(end, Death)}}
+    error = explained(error, deaths)
+    return replace(verdict, reason=error.message, error=error)

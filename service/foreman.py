@@ -69,7 +69,7 @@ class Foreman:
     def look_after(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> End | None:
         """Replaces the workers that have died, and takes leave of those that were dismissed; how that ends the job."""
         for worker_id, worker in list(run.workers.items()):
-            end = worker.handle.outcome()
+            end = worker.handle.outcome() or _given_up(job, worker_id)
             if worker.dismissed_at is not None:
                 self._take_leave(run, worker_id, is_late=now - worker.dismissed_at >= DISMISS_GRACE_S)
             elif end is None or (isinstance(end, Outcome) and end.state == "SUCCEEDED"):
@@ -95,6 +95,7 @@ class Foreman:
     def _replace(self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str]) -> End | None:
         worker = run.workers.pop(worker_id)
         worker.handle.kill()  # what is left of it gives its share back
+        run.deaths[worker_id] = reason
         job.losses = job.losses.worker_died()
         if (end := after_worker(job.losses, worker_id, reason)) is not None:
             return end
@@ -109,7 +110,7 @@ class Foreman:
 
 def to_dismiss(run: Run, views: Collection[WorkerView], count: int) -> tuple[str, ...]:
     """Whose loss costs least: who is not ready, then spares, then who has fewest colleagues on its node, or is new."""
-    worth = {view.id: 1 if view.phase == "spare" else 2 for view in views if view.state == "READY"}
+    worth = {view.id: 1 if view.phase == "spare" else 2 for view in views if view.state in ("READY", "SLOW")}
     staying = [worker_id for worker_id, worker in run.workers.items() if worker.dismissed_at is None]
     number = {worker_id: index for index, worker_id in enumerate(staying)}
     ranked = sorted(
@@ -127,6 +128,13 @@ def crew_text(run: Run) -> str:
 def count_text(workers: int) -> str:
     """Such as 1 worker, 2 workers."""
     return f"{workers} worker{'s' * (workers != 1)}"
+
+
+def _given_up(job: LiveJob, worker_id: str) -> Death | None:
+    """A worker that its trainer has dropped while its process goes on, or is stopped."""
+    views = job.record.snapshot.workers
+    gone = (view for view in views if view.id == worker_id and view.state == "DEAD")
+    return next((Death(f"its trainer let it go in phase {view.phase}") for view in gone), None)
 
 
 def _reason(end: Outcome | Death) -> str:

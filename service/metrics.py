@@ -28,7 +28,7 @@ JOB_SERIES: Mapping[str, tuple[str, Callable[[JobRecord], float]]] = {
     "gradwire_job_examples_per_second": ("Examples a job trains on", lambda job: job.snapshot.examples_per_second),
     "gradwire_job_workers": (
         "Workers that are ready",
-        lambda job: float(sum(worker.state == "READY" for worker in job.snapshot.workers)),
+        lambda job: float(sum(worker.state in ("READY", "SLOW") for worker in job.snapshot.workers)),
     ),
     "gradwire_job_generation": ("Starts of a job's trainer", lambda job: float(job.generation)),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from gradwire.progress import ErrorView, Outcome
 from service.engine import Death
@@ -93,6 +94,16 @@ def after_worker(losses: Losses, worker_id: str, reason: str) -> End | None:
 def failure(error: ErrorView) -> End:
     """A job that fails with an error."""
     return End(state=JobState.FAILED, reason=error.message, error=error)
+
+
+def explained(error: ErrorView, deaths: Mapping[str, str]) -> ErrorView:
+    """Adds to a failure how the workers died that its details name: a trainer sees only that they hang up."""
+    known = {worker_id: reason for worker_id, reason in deaths.items() if worker_id in error.details}
+    if error.code != "shard_failed" or not known:
+        return error
+    last = list(known.values())[-1]
+    lines = [f"{worker_id}: {reason}" for worker_id, reason in known.items()]
+    return replace(error, message=f"{error.message} (the last {last})", details="\n".join([error.details, *lines]))
 
 
 def _after_outcome(outcome: Outcome) -> End:

@@ -16,6 +16,9 @@ from workers.data.schedule import Schedule
 from workers.data.source import Source
 from workers.models.heads import Heads
 
+MAX_SHOWN = 10
+"""Rows in a message."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
@@ -41,6 +44,12 @@ class Rows:
         train, validation = open_data(spec.data, spec.training.seed, place)
         schedule = Schedule.of(spec.training, train.rows, shuffle=spec.data.shuffle)
         return cls(data=spec.data, train=train, validation=validation, schedule=schedule)
+
+    def samples(self, step: int, shard: int) -> str:
+        """Which rows of the training source a shard holds, for messages."""
+        ids = [str(row) for row in self.train.file_rows(self.schedule.ids(step, shard))]
+        shown = ", ".join(ids[:MAX_SHOWN]) + ", …" * (len(ids) > MAX_SHOWN)
+        return f"row{'s' * (len(ids) > 1)} {shown} of {self.train.name}"
 
     def batches(self, source: Source, heads: Heads, input_dtypes: Mapping[str, str]) -> BatchMaker:
         """Makes batches of a source for a model's named inputs and outputs."""

@@ -29,7 +29,7 @@ from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
 from workers.slots import Slots
 
-HEARTBEAT_S = 1.0
+HEARTBEAT_S = 0.5
 
 
 class Worker:
@@ -53,8 +53,8 @@ class Worker:
             return self._serve(client)
         except GradwireError as error:
             return _report(client, Failed(code=error.code, message=error.message, details=error.details))
-        except ConnectionError:  # the trainer has gone, and nobody waits for an answer
-            return Outcome(state="CANCELLED")
+        except ConnectionError:  # the trainer has gone, or has let this worker go
+            return _let_go(client)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             return _report(client, Failed(code="internal", message=message, details=traceback.format_exc()))
@@ -132,7 +132,7 @@ class Worker:
             word = client.receive()
             match word:
                 case None:
-                    return Outcome(state="CANCELLED")
+                    return _let_go(client)
                 case Dismiss():
                     return Outcome(state="SUCCEEDED")
                 case Work(key=key, denominators=denominators):
@@ -144,6 +144,11 @@ class Worker:
                     binding.refresh()
                     client.send(Counted(key, computer.denominators(key.step, key.node)))
             computer.phase = "idle"
+
+
+def _let_go(client: SharedMemoryClient) -> Outcome:
+    reason = client.farewell()
+    return Outcome(state="CANCELLED", error=ErrorView(code="let_go", message=reason) if reason else None)
 
 
 def _report(client: SharedMemoryClient, failed: Failed) -> Outcome:

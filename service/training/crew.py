@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
@@ -15,12 +16,14 @@ from gradwire.errors import JobFailed
 from gradwire.progress import WorkerView
 from gradwire.spec.job import MAX_WORKERS
 from service.training.exchange import Left, Said, SharedMemoryServer
+from service.training.pace import Straggler
+from service.training.pulse import Listening, Pulse, hung
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
 from workers.exchange.segment import Segment
 from workers.layout import Layout
 
-SILENCE_S = 30.0
-"""A worker whose heartbeat thread has been silent for so long has stopped: it is dropped, its shards go to others."""
+SLOW_EVERY_S = 30.0
+"""People are told of a slow worker at most this often."""
 
 MAX_CRASHES = 3
 """So many workers may report an unexpected error before the job fails with it."""
@@ -34,8 +37,10 @@ class Member:
 
     view: WorkerView
     heard_at: float
+    """By the clock of `Listening`."""
     slots: Slots | None = None
     rank: int = 0
+    told_slow_at: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Crew:
     _departed: list[WorkerView] = field(default_factory=list)
     _crashes: int = 0
     _enlisted: int = 0
+    _listening: Listening = field(default_factory=lambda: Listening(time.monotonic()))
 
     def open(self, welcome: Welcome) -> None:
         """From now on workers are let in; those who have already said hello are told at once."""
@@ -119,7 +125,7 @@ class Crew:
         """
         member = self.members.get(said.worker_id)
         if member is not None:
-            member.heard_at = time.monotonic()
+            member.heard_at = self._listening.seconds
         match said.word:
             case Hello() as hello:
                 self._greet(hello)
@@ -158,12 +164,38 @@ class Crew:
         """Tells a worker to end, after what it has been told before."""
         self.server.send(worker_id, Dismiss(reason="the job shall have fewer workers"))
 
-    def drop_silent(self) -> None:
-        """Hangs up on workers whose heartbeats have stopped."""
-        now = time.monotonic()
-        for worker_id, member in list(self.members.items()):
-            if now - member.heard_at > SILENCE_S:
-                self.server.drop(worker_id, f"no heartbeat for {SILENCE_S:.0f} s, last in phase {member.view.phase}")
+    def drop_silent(self, now_s: float) -> None:
+        """Hangs up on workers that hang. To be called when all has been heard that was said until `now_s`."""
+        self._listening.look(now_s)
+        pulses = [
+            Pulse(
+                worker_id=worker_id,
+                silent_s=self._listening.seconds - member.heard_at,
+                is_ready=member.slots is not None,
+            )
+            for worker_id, member in self.members.items()
+        ]
+        for pulse in hung(pulses):
+            view = self.members[pulse.worker_id].view
+            where = f"process {view.pid} on {view.node}"
+            self.server.drop(
+                pulse.worker_id, f"hung in phase {view.phase}: no heartbeat for {pulse.silent_s:.1f} s ({where})"
+            )
+
+    def watch(self, slow: Sequence[Straggler], now_s: float) -> None:
+        """Shows who is slow, and reports it; nobody is dropped for that."""
+        by_name = {straggler.worker_id: straggler for straggler in slow}
+        for worker_id, member in self.members.items():
+            if member.slots is None:
+                continue
+            straggler = by_name.get(worker_id)
+            state: Literal["SLOW", "READY"] = "SLOW" if straggler else "READY"
+            if member.view.state != state:
+                member.view = replace(member.view, state=state)
+                self._publish()
+            if straggler and now_s - member.told_slow_at >= SLOW_EVERY_S:
+                member.told_slow_at = now_s
+                self.report(_reading(member.view, straggler), True)
 
     def dismiss(self, reason: str) -> None:
         for worker_id in list(self.members):
@@ -174,7 +206,7 @@ class Crew:
             id=hello.worker_id, pid=hello.pid, node=hello.node, state="STARTING", phase="trace",
             transport="shared_memory",
         )  # fmt: skip
-        self.members[hello.worker_id] = Member(view, time.monotonic())
+        self.members[hello.worker_id] = Member(view, self._listening.seconds)
         self._publish()
         if hello.worker_id in self._leaving:
             self.farewell(hello.worker_id)
@@ -218,6 +250,13 @@ class Crew:
     def _seen(self, worker_id: str, active: list[str]) -> WorkerView:
         view = self.members[worker_id].view
         return replace(view, phase="spare") if view.state == "READY" and worker_id not in active else view
+
+
+def _reading(view: WorkerView, straggler: Straggler) -> str:
+    return (
+        f"worker {view.id} is slow, in phase {view.phase}: {straggler.shard_s:.1f} s for a shard that takes the others "
+        f"{straggler.others_s:.2f} s (process {view.pid} on {view.node})"
+    )
 
 
 def _disagreement(terms: Terms, other: Terms) -> str | None:

@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from gradwire.errors import JobFailed
 from workers.exchange.messages import Key
 from workers.tree import Node, share_out
 
 MAX_SHARD_FAILURES = 3
-"""On so many workers a shard may be lost alone before the job fails by its name."""
+"""On so many workers a shard may be lost before the job fails by its name."""
+
+
+class ShardLost(Exception):
+    """One shard of a step was lost again and again; `losses` tell the workers and what became of them."""
+
+    def __init__(self, shard: int, losses: tuple[str, ...]) -> None:
+        super().__init__(f"shard {shard} was lost {len(losses)} times")
+        self.shard = shard
+        self.losses = losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class Dispatch:
         self._running: dict[str, Key] = {}
         self._idle: list[str] = []
         self._slots: dict[str, int] = {}
-        self._failures: dict[int, int] = {}
+        self._losses: dict[int, tuple[str, ...]] = {}
         self._retired: set[str] = set()
         self._is_planned = False
         self.done: dict[Node, Place] = {}
@@ -106,29 +114,26 @@ class Dispatch:
         self._orphans += self._waiting.pop(worker_id, [])
         return self._hand_out()
 
-    def leave(self, worker_id: str) -> list[Order]:
+    def leave(self, worker_id: str, reason: str) -> list[Order]:
         """A worker is gone; what it had not finished goes to others, shard by shard, so that a culprit stands alone.
 
         Raises:
-            JobFailed: a shard was lost `MAX_SHARD_FAILURES` times (code `shard_failed`).
+            ShardLost: a shard was lost `MAX_SHARD_FAILURES` times, and for the last time alone.
         """
         self._idle = [other for other in self._idle if other != worker_id]
         self._orphans += self._waiting.pop(worker_id, [])
         key = self._running.pop(worker_id, None)
         if key is not None:
             self._orphans += key.node.leaves()
-            if key.node.is_leaf:
-                self._count_failure(key.node.lo)
+            self._count_loss(key.node, f"{worker_id} {reason}")
         return self._hand_out()
 
-    def _count_failure(self, shard: int) -> None:
-        self._failures[shard] = self._failures.get(shard, 0) + 1
-        if self._failures[shard] >= MAX_SHARD_FAILURES:
-            raise JobFailed(
-                f"shard {shard} of step {self.step} ended {MAX_SHARD_FAILURES} workers one after the other; look at "
-                "its samples and at the workers' memory",
-                code="shard_failed",
-            )
+    def _count_loss(self, node: Node, loss: str) -> None:
+        """In a larger node each shard is suspect; only one that was alone is to blame."""
+        for shard in range(node.lo, node.hi):
+            self._losses[shard] = (*self._losses.get(shard, ()), loss)
+        if node.is_leaf and len(self._losses[node.lo]) >= MAX_SHARD_FAILURES:
+            raise ShardLost(node.lo, self._losses[node.lo])
 
     def _plan(self) -> None:
         self._is_planned = True

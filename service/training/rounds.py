@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from gradwire.errors import JobFailed
 from service.training.crew import Crew, Slots
-from service.training.dispatch import Dispatch, Order
+from service.training.dispatch import Dispatch, Order, ShardLost
 from service.training.exchange import Event, Left, Said, SharedMemoryServer
+from service.training.pace import Paces, stragglers
 from workers.exchange.messages import Count, Counted, Done, Key, Refused, Work
 from workers.tree import Node
 
 POLL_S = 0.25
-"""How often a round that hears nothing looks after silent workers and at the interrupt."""
+"""How often a round looks after silent and slow workers, and at the interrupt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,15 @@ class Rounds:
 
     Args:
         interrupt: called now and then; raises what shall end the job.
+        samples: names the rows of a step's shard.
     """
 
     server: SharedMemoryServer
     crew: Crew
     interrupt: Callable[[], None]
+    samples: Callable[[int, int], str]
+    _paces: Paces = field(default_factory=Paces)
+    _looked_s: float = 0.0
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _round: Round | None = None
 
@@ -123,11 +130,9 @@ class Rounds:
         under_way = self._under_way()
         dispatch = under_way.dispatch
         while not dispatch.is_complete:
-            events = self.server.poll(POLL_S)
-            for event in events:
+            for event in self.server.poll(POLL_S):
                 self._give(self._handle(dispatch, event, take), under_way.word)
-            if not events:
-                self._look_around()
+            self._look_around()
         self._round = None
         return dispatch
 
@@ -142,6 +147,8 @@ class Rounds:
                 self._refuse(event.worker_id, event.word.key)
                 return []
             take(event)
+            if isinstance(event.word, Done):
+                self._paces.finished(event.worker_id, time.monotonic())
             if self.crew.is_leaving(event.worker_id):
                 self.crew.farewell(event.worker_id)
             return orders
@@ -152,7 +159,8 @@ class Rounds:
         orders = []
         if isinstance(event, Left):
             self.crew.lose(event)
-            orders = dispatch.leave(event.worker_id) if dispatch else []
+            self._paces.left(event.worker_id)
+            orders = self._leave(dispatch, event) if dispatch else []
         elif isinstance(event.word, Done | Counted):
             self._refuse(event.worker_id, event.word.key)
         else:
@@ -164,13 +172,33 @@ class Rounds:
         newcomers = [worker_id for worker_id in self.crew.ready if not dispatch.has(worker_id)]
         return [order for worker_id in newcomers for order in dispatch.join(worker_id)]
 
+    def _leave(self, dispatch: Dispatch, left: Left) -> list[Order]:
+        try:
+            return dispatch.leave(left.worker_id, left.reason)
+        except ShardLost as lost:
+            raise JobFailed(
+                f"shard {lost.shard} of step {dispatch.step + 1}, {self.samples(dispatch.step, lost.shard)}, ended "
+                f"{len(lost.losses)} workers one after the other: look at these rows and at the workers' memory",
+                code="shard_failed",
+                details="\n".join(lost.losses),
+            ) from lost
+
     def _refuse(self, worker_id: str, key: Key) -> None:
         self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))
 
     def _give(self, orders: list[Order], word: Callable[[Key], Count | Work]) -> None:
         for order in orders:
-            self.server.send(order.worker_id, word(order.key))
+            given = word(order.key)
+            if isinstance(given, Work):
+                self._paces.given(order.worker_id, order.key.node.size, time.monotonic())
+            self.server.send(order.worker_id, given)
 
     def _look_around(self) -> None:
-        self.crew.drop_silent()
+        """To be called after a poll, which has heard everybody who had something to say."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < POLL_S:
+            return
+        self._looked_s = now_s
+        self.crew.drop_silent(now_s)
+        self.crew.watch(stragglers(self._paces.at(now_s)), now_s)
         self.interrupt()

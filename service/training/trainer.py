@@ -120,7 +120,7 @@ class Trainer:
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
         self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
-        rounds = Rounds(self._server, self._crew, lambda: self._interrupt(rounds))
+        rounds = Rounds(self._server, self._crew, lambda: self._interrupt(rounds), model.rows.samples)
         rounds.gather(self._spec.resources.min_workers)
         checkpoints = self._spec.training.checkpoint
         writer = CheckpointWriter(

@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 
 from gradwire.client import Client
 from gradwire.errors import AlreadyExists, InvalidSpec, NotFound, Unavailable
 from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
+from tests.integration import deadly
 from tests.integration.cases import convolutional, several_heads, spec_of, write_npz
 from tests.integration.jobs import a_spec, finished, trainer_pid, wait_for
 
@@ -44,6 +47,32 @@ def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Clien
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
     assert job.weights_digest == ended[0].weights_digest
     assert any(f"worker {victim.id} left" in event.message for event in client.watch(job))
+
+
+def test_a_hung_worker_is_replaced(client: Client, data_root: Path) -> None:
+    job = client.submit(a_spec(data_root, steps=1_000_000, resources={"workers": 2, "minWorkers": 2}))
+    started = wait_for(client, job, lambda found: found.step > 0)
+    victim = started.workers[0]
+    os.kill(victim.pid, signal.SIGSTOP)
+    others = {worker.id for worker in started.workers}
+    wait_for(client, job, lambda found: any(new.id not in others and new.state == "READY" for new in found.workers))
+    client.cancel(job.id)
+    messages = [event.message for event in client.watch(job)]
+    assert any(f"worker {victim.id} left: hung in phase" in message for message in messages)
+    assert any(f"{victim.id} died" in message and "another takes its place" in message for message in messages)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(victim.pid) and psutil.Process(victim.pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the stopped process is still there"
+        time.sleep(0.05)
+
+
+def test_a_sample_that_ends_workers_is_found(client: Client, data_root: Path, tmp_path: Path) -> None:
+    spec = JobSpec.model_validate(deadly.write(tmp_path))
+    (tmp_path / "deadly.npz").rename(data_root / "deadly.npz")
+    job = finished(client, client.submit(spec))
+    assert (job.state, job.error.code) == (pb.JOB_STATE_FAILED, "shard_failed"), job.error.message
+    assert f" {deadly.DEADLY_ROW}" in job.error.message
+    assert "died of SIGSEGV" in job.error.message
 
 
 def test_a_trainer_that_dies_is_followed_by_another_with_the_same_result(client: Client, data_root: Path) -> None:

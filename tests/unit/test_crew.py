@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from typing import Any
 
 import pytest
 
 from gradwire.errors import JobFailed
-from service.training import crew as crew_module
-from service.training.crew import MAX_CRASHES, Crew
+from service.training.crew import MAX_CRASHES, SLOW_EVERY_S, Crew
 from service.training.exchange import Left, Said
+from service.training.pace import Straggler
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome, Word
 from workers.exchange.segment import Segment
 from workers.layout import Layout, Tensor
@@ -104,14 +106,75 @@ def test_a_fault_of_the_model_fails_the_job_at_once_and_a_crash_only_the_third_t
         crew.hear(Said("w9", crash))
 
 
-def test_a_silent_worker_is_dropped_with_its_phase(crew: Crew, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew.hear(hello("w1"))
-    crew.hear(Said("w1", Heartbeat(phase="compute")))
-    crew.drop_silent()
+class Clock:
+    """Time passes while somebody listens, a quarter of a second at a time."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.now_s = time.monotonic()
+        crew.drop_silent(self.now_s)
+
+    def listen(self, seconds: float, *alive: str) -> None:
+        for _ in range(round(seconds * 4)):
+            self.now_s += 0.25
+            for worker_id in alive:
+                self.crew.hear(Said(worker_id, Heartbeat(phase="compute")))
+            self.crew.drop_silent(self.now_s)
+
+
+def test_a_hung_worker_is_dropped_with_its_phase_and_process(crew: Crew, server: Server) -> None:
+    for name in ("w1", "w2"):
+        crew.hear(hello(name))
+        crew.hear(ready(name))
+        crew.hear(Said(name, Heartbeat(phase="compute")))
+    clock = Clock(crew)
+    clock.listen(2.75, "w2")
     assert server.dropped == {}
-    monkeypatch.setattr(crew_module, "SILENCE_S", -1.0)
-    crew.drop_silent()
-    assert "last in phase compute" in server.dropped["w1"]
+    clock.listen(0.5, "w2")
+    assert list(server.dropped) == ["w1"]
+    assert re.fullmatch(r"hung in phase compute: no heartbeat for 3\.\d s \(process 7 on n\)", server.dropped["w1"])
+
+
+def test_before_it_is_ready_a_worker_has_more_time(crew: Crew, server: Server) -> None:
+    crew.hear(hello("w1"))
+    clock = Clock(crew)
+    clock.listen(4.75)
+    assert server.dropped == {}
+    clock.listen(0.5)
+    assert "hung in phase trace" in server.dropped["w1"]
+
+
+def test_what_was_not_listened_to_is_no_silence(crew: Crew, server: Server) -> None:
+    """The trainer evaluates for a minute, or is stopped and continued."""
+    crew.hear(hello("w1"))
+    crew.hear(ready("w1"))
+    clock = Clock(crew)
+    clock.listen(2.0)
+    clock.now_s += 60.0
+    clock.listen(0.25)
+    assert server.dropped == {}
+    clock.listen(1.0)
+    assert "w1" in server.dropped
+
+
+def test_a_slow_worker_is_shown_and_reported_and_stays(server: Server) -> None:
+    told: list[str] = []
+    crew = Crew(server, lambda message, is_warning: told.append(message) if is_warning else None)  # type: ignore[arg-type]
+    for name in ("w1", "w2"):
+        crew.hear(hello(name))
+        crew.hear(ready(name))
+    crew.hear(Said("w1", Heartbeat(phase="data")))
+    slow = [Straggler(worker_id="w1", shard_s=4.0, others_s=0.25)]
+    for now_s in (100.0, 100.25, 100.0 + SLOW_EVERY_S - 1):
+        crew.watch(slow, now_s)
+    reading = "worker w1 is slow, in phase data: 4.0 s for a shard that takes the others 0.25 s (process 7 on n)"
+    assert told == [reading]
+    assert {view.id: view.state for view in crew.views} == {"w1": "SLOW", "w2": "READY"}
+    crew.watch([], 150.0)
+    assert {view.id: view.state for view in crew.views} == {"w1": "READY", "w2": "READY"}
+    crew.watch(slow, 151.0)
+    assert told == [reading] * 2
+    assert server.dropped == {}
 
 
 def test_who_left_is_shown_as_dead_and_is_not_dismissed(crew: Crew, server: Server) -> None:

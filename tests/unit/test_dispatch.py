@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gradwire.errors import JobFailed
-from service.training.dispatch import MAX_SHARD_FAILURES, Dispatch, Order
+from service.training.dispatch import MAX_SHARD_FAILURES, Dispatch, Order, ShardLost
 from workers.exchange.messages import Key
 from workers.tree import Node
 
@@ -41,7 +40,7 @@ def test_what_a_lost_worker_has_finished_stays() -> None:
     step = dispatch(4)
     first, second = step.start(["a", "b"])
     step.finish("a", first.key)
-    assert [order.key.node for order in step.leave("a")] == []
+    assert [order.key.node for order in step.leave("a", "died")] == []
     step.finish("b", second.key)
     assert step.is_complete
     assert step.done[Node(0, 2)].worker_id == "a"
@@ -64,7 +63,7 @@ def test_a_retired_worker_finishes_its_order_and_gets_no_other() -> None:
 def test_a_lost_node_is_retried_shard_by_shard_with_new_attempts() -> None:
     step = dispatch(4)
     first, second = step.start(["a", "b"])
-    assert step.leave("b") == []
+    assert step.leave("b", "died") == []
     orders = step.finish("a", first.key)
     assert orders is not None
     assert orders[0].key.node == Node(2, 3)
@@ -78,15 +77,35 @@ def test_a_step_without_workers_waits_for_the_first() -> None:
     assert [order.key.node for order in step.join("a")] == [Node(0, 4)]
 
 
-def test_a_shard_that_ends_three_workers_fails_the_job() -> None:
+def lose(step: Dispatch, *names: str) -> None:
+    """One worker after the other joins, gets an order, and dies."""
+    for name in names:
+        step.join(name)
+        step.leave(name, f"died of {name}")
+
+
+def test_a_shard_that_ends_three_workers_fails_by_its_name() -> None:
     step = dispatch(1)
-    step.start(["w0"])
-    for number in range(1, MAX_SHARD_FAILURES):
-        step.leave(f"w{number - 1}")
-        step.join(f"w{number}")
-    with pytest.raises(JobFailed, match="shard 0 of step 5") as caught:
-        step.leave(f"w{MAX_SHARD_FAILURES - 1}")
-    assert caught.value.code == "shard_failed"
+    step.start([])
+    lose(step, *(f"w{number}" for number in range(1, MAX_SHARD_FAILURES)))
+    with pytest.raises(ShardLost) as caught:
+        lose(step, "w9")
+    assert caught.value.shard == 0
+    assert caught.value.losses == ("w1 died of w1", "w2 died of w2", "w9 died of w9")
+
+
+def test_a_loss_in_a_larger_node_counts_once_the_shard_stands_alone() -> None:
+    """Shard 0 is computed and stands acquitted; shard 1 ends the first worker with it, and two more alone."""
+    step = dispatch(2)
+    step.start(["w1"])
+    step.leave("w1", "died of both")
+    [alone] = step.join("w2")
+    assert alone.key.node == Node(0, 1)
+    assert step.finish("w2", alone.key) is not None
+    step.leave("w2", "died of 1")
+    with pytest.raises(ShardLost) as caught:
+        lose(step, "w3")
+    assert (caught.value.shard, len(caught.value.losses)) == (1, 3)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -134,8 +153,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.present.discard(name)
         self.orders.pop(name, None)
         try:
-            self.take(self.step.leave(name))
-        except JobFailed:
+            self.take(self.step.leave(name, "died"))
+        except ShardLost:
             self.failed = True
 
     @precondition(lambda self: self.present and not self.failed)

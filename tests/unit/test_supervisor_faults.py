@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradwire.errors import NotPossible, Unavailable
-from gradwire.progress import ErrorView, Outcome
+from gradwire.progress import ErrorView, Outcome, WorkerView
 from gradwire.storage import Storage
 from service.caretaker import CANCEL_GRACE_S
 from service.engine import Death, NodeResources
@@ -83,6 +83,38 @@ def test_a_dead_worker_is_replaced(lab: Lab) -> None:
     assert lab.engine.workers[0].is_killed, "its share of the node is given back"
     assert "worker ab12ab12ab12-g1-w0 died (killed by signal 9); another takes its place" in lab.messages()
     assert lab.job().state is JobState.RUNNING
+
+
+def test_a_worker_that_its_trainer_let_go_is_replaced_though_its_process_is_there(lab: Lab) -> None:
+    lab.submit()
+    lab.run()
+    hung = lab.engine.workers[0]
+    view = WorkerView(id=hung.id, pid=7, node="n", state="DEAD", phase="data", transport="shared_memory")
+    lab.trainer.snapshot = replace(lab.trainer.snapshot, workers=(view,))
+    lab.tick(0.2, times=6)
+    assert hung.is_killed and len(lab.engine.workers) == 3
+    assert any(f"worker {hung.id} died (its trainer let it go in phase data)" in message for message in lab.messages())
+    lab.tick(0.2, times=10)
+    assert len(lab.engine.workers) == 3, "it is replaced once"
+
+
+def test_a_shard_that_fails_tells_what_its_workers_died_of(lab: Lab) -> None:
+    """The trainer knows who hung up; Ray knows the signal, and tells of the last one after the trainer's end."""
+    lab.submit()
+    lab.run()
+    first, last = lab.engine.workers
+    first.end = Death("process 5 died of SIGBUS")
+    lab.tick(0.3, times=4)
+    details = f"{first.id} hung up\n{last.id} hung up"
+    lab.trainer.end = Outcome(
+        state="FAILED", error=ErrorView(code="shard_failed", message="shard 1 failed", details=details)
+    )
+    last.end = Death("process 6 died of SIGSEGV")
+    lab.tick(1.0, times=3)
+    error = lab.job().error
+    assert error is not None
+    assert error.message == "shard 1 failed (the last process 6 died of SIGSEGV)"
+    assert f"{first.id}: process 5 died of SIGBUS" in error.details
 
 
 def test_a_dismissed_worker_is_not_replaced(lab: Lab) -> None:

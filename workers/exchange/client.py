@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 from gradwire.errors import JobFailed
-from workers.exchange.messages import Hello, Word, attached
+from workers.exchange.messages import Hello, Refused, Word, attached
 from workers.exchange.post import receive, send
 from workers.exchange.segment import Segment
 
 SOCKET = "control"
 CONNECT_TIMEOUT_S = 10.0
+MAX_UNHEARD = 10
+"""Words that the trainer may have said before it hung up: a few orders and a refusal."""
 
 
 class SharedMemoryClient:
@@ -28,6 +30,7 @@ class SharedMemoryClient:
         self.folder = folder
         self._sending = threading.Lock()
         self._segments: dict[str, Segment] = {}
+        self._last: Word | None = None
         self._socket = _connect(folder / SOCKET)
         self.send(hello)
 
@@ -46,7 +49,14 @@ class SharedMemoryClient:
         if letter is None:
             return None
         self._segments |= letter.segments
+        self._last = letter.word
         return letter.word
+
+    def farewell(self) -> str:
+        """Why the trainer has hung up, if it said so; to be asked when it has."""
+        for _ in range(MAX_UNHEARD):
+            self.receive()  # the first may tell of the broken connection alone
+        return self._last.reason if isinstance(self._last, Refused) else ""
 
     def attach(self, name: str) -> Segment:
         """The segment that came with the word that named it."""

@@ -271,7 +271,9 @@ class Worker(_message.Message):
     pid: _builtins.int
     node: _builtins.str
     state: _builtins.str
-    """STARTING, READY, DEAD (lost before its time) or ENDED (with its job)"""
+    """STARTING, READY, SLOW (it works, but takes far longer than the others), DEAD (lost before its time) or ENDED (with
+    its job)
+    """
     phase: _builtins.str
     """data, trace, compute, exchange or idle; spare if it is ready to take over when another dies"""
     transport: _builtins.str
