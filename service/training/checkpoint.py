@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +35,7 @@ _GROUP = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A job's state after a committed step. The writer of a checkpoint owns its arrays: they are copies."""
+    """A job's state after a committed step. Nobody changes its arrays until it is written: they are copies."""
 
     step: int
     generation: int
@@ -183,7 +183,7 @@ class CheckpointFolder:
             with self._storage.writing(f"{temporary}/{file}") as out:
                 found = write_tensors(out, tensors)
                 self._sync_file(out)
-            files[file] = FileEntry(size_bytes=found.size_bytes, sha256=found.sha256)
+            files[file] = FileEntry(size_bytes=found.size_bytes, digest=found.digest)
             entries |= {name: _entry(file, name, tensor, found) for name, tensor in tensors.items()}
         manifest = _manifest(checkpoint, entries, files)
         with self._storage.writing(f"{temporary}/{MANIFEST}") as out:
@@ -244,6 +244,8 @@ class CheckpointFolder:
                 raise DamagedFile(f"it has {size_bytes} bytes, not {entry.size_bytes}")
             with self._storage.open(name) as source:
                 tensors, found = read_tensors(source, size_bytes)
+            if manifest.format_version == 1:
+                found = replace(found, digest=self._storage.sha256(name))
             _compare(file, tensors, found, manifest)
         except (FileNotFoundError, DamagedFile) as error:
             raise self._damaged(step, file, str(error)) from error
@@ -321,5 +323,5 @@ def _compare(file: str, tensors: Mapping[str, Array], found: FileHash, manifest:
     for name, tensor in tensors.items():
         if _entry(file, name, tensor, found) != wanted[name]:
             raise DamagedFile(f"tensor {name} has other bytes, shape or dtype than the manifest says")
-    if found.sha256 != manifest.files[file].sha256:
-        raise DamagedFile("its SHA-256 is not that of the manifest")
+    if found.digest != manifest.files[file].digest:
+        raise DamagedFile("its digest is not that of the manifest")

@@ -67,6 +67,7 @@ class Loop:
     _examples: int = 0
     _window_started: float = 0.0
     _reported_at: float = 0.0
+    _is_save_overdue: bool = False
 
     def run(self) -> None:
         """Trains to the end, or to an early stop.
@@ -75,7 +76,7 @@ class Loop:
             JobFailed: a shard, the data, the numbers or the storage ended the job; the last checkpoint stays.
         """
         self._window_started = time.monotonic()
-        is_over = self.step >= self.schedule.total_steps or self.stopper.is_over
+        is_over = self._is_over
         if not is_over:
             self._begin()
         while not is_over:
@@ -92,15 +93,19 @@ class Loop:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""
         self.step = self.saved_step = checkpoint.step
-        is_within_epoch = self.step < self.schedule.total_steps and self.step % self.schedule.steps_per_epoch
-        if is_within_epoch:
-            self.totals.restore(checkpoint.totals)
         self.stopper.restore(checkpoint.totals["stopper"])
+        is_within_epoch = self.step % self.schedule.steps_per_epoch > 0
+        if is_within_epoch or self._is_over:
+            self.totals.restore(checkpoint.totals)
 
     def save_now(self) -> None:
         """A checkpoint of the last committed step, off the usual times."""
         if self.step and self.step != self.saved_step:
-            self._save({})
+            self._save({}, is_last=True)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.step >= self.schedule.total_steps or self.stopper.is_over
 
     def _begin(self) -> None:
         self.rounds.begin(self.step, self._shards(self.step))
@@ -133,9 +138,12 @@ class Loop:
             should_stop = self.stopper.should_stop(self.eval_metrics)
         if is_epoch_end or is_last or should_stop or time.monotonic() - self._reported_at > REPORT_S:
             self._report()
-        if self._is_due(self.saver.every_steps, is_epoch_end, is_last or should_stop):
-            self._save(self.eval_metrics if is_evaluated else {} if self.evaluator else self.totals.values())
-        if is_epoch_end and not is_last:
+        is_end = is_last or should_stop
+        if self._is_save_overdue or self._is_due(self.saver.every_steps, is_epoch_end, is_end):
+            metrics = self.eval_metrics if is_evaluated else {} if self.evaluator else self.totals.values()
+            self._save(metrics, is_last=is_end)
+        self.saver.tell()
+        if is_epoch_end and not is_end:
             self.totals.clear()
         return should_stop
 
@@ -164,9 +172,12 @@ class Loop:
         self.reporter.update(eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 
-    def _save(self, metrics: dict[str, float]) -> None:
-        self.saved_step = self.step
-        self.saver.save(self.step, metrics, self.totals.arrays() | {"stopper": self.stopper.array()})
+    def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:
+        totals = self.totals.arrays() | {"stopper": self.stopper.array()}
+        is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)
+        self._is_save_overdue = not is_saved
+        if is_saved:
+            self.saved_step = self.step
 
     def _epoch(self) -> int:
         """From 1, as people count: the epoch of the last committed step."""

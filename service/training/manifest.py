@@ -1,4 +1,8 @@
-"""A checkpoint's manifest: what it holds, and the hash of every part of it."""
+"""A checkpoint's manifest: what it holds, and the hash of every part of it.
+
+Format version 2 has a file's digest, as `tensor_file` defines it; version 1, which is still read, had the SHA-256 of
+the whole file, for which every byte had to be hashed twice.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import hashlib
 import json
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-FORMAT_VERSION: Final = 1
+from gradwire.errors import JobFailed
+
+FORMAT_VERSION: Final = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -34,13 +40,13 @@ class FileEntry(_Part):
     """One file of the checkpoint."""
 
     size_bytes: Annotated[int, Field(ge=0)]
-    sha256: Sha256
+    digest: Annotated[Sha256, Field(validation_alias=AliasChoices("digest", "sha256"))]
 
 
 class Manifest(_Part):
     """All that a checkpoint is but the tensors' bytes."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     step: Annotated[int, Field(ge=0)]
     generation: Annotated[int, Field(ge=0)]
     spec_digest: str
@@ -61,12 +67,18 @@ class Manifest(_Part):
 
 
 def parse_manifest(text: bytes) -> Manifest:
-    """Reads what `Manifest.to_json` gave; raises `ValueError` if it is not whole, or of another format version."""
+    """Reads what `Manifest.to_json` gave.
+
+    Raises `ValueError` if it is not whole; `JobFailed` with code checkpoint_format if a newer server wrote it, since
+    that is no damage.
+    """
     content = json.loads(text)
     if not isinstance(content, dict) or content.pop("sha256", None) != _seal(content):
         raise ValueError("the manifest does not have the content that its own sha256 says")
-    if content.get("formatVersion") != FORMAT_VERSION:
-        raise ValueError(f"format version {content.get('formatVersion')}; this server reads version {FORMAT_VERSION}")
+    version = content.get("formatVersion")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        message = f"the checkpoint has format version {version}, this server reads up to version {FORMAT_VERSION}"
+        raise JobFailed(f"{message}; run the server that wrote it, or a newer one", code="checkpoint_format")
     return Manifest.model_validate(content)
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
 from service.training.reporter import Reporter
-from service.training.update import Update
-from service.training.weights import Weights
-from service.training.writer import CheckpointWriter
-from workers.layout import Layout, numpy_dtype
+from service.training.snapshots import Snapshots, Tensors
+from service.training.weights import Copy
+from service.training.writer import FATAL, CheckpointWriter
+
+
+class Source(Protocol):
+    """What is saved: the weights, the optimiser's state."""
+
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy) -> None:
+        """Copies everything to arrays as its layout tells."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,8 +29,9 @@ class Saver:
     """Belongs to the trainer's loop; the writer has a thread of its own."""
 
     writer: CheckpointWriter
-    weights: Weights
-    update: Update
+    snapshots: Snapshots
+    sources: tuple[Source, ...]
+    copy: Copy
     reporter: Reporter
     spec_digest: str
     generation: int
@@ -31,25 +40,23 @@ class Saver:
     _told: int = 0
     _last_trouble: str = ""
 
-    def save(self, step: int, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray]) -> None:
-        """Copies the state after `step` and hands it to the writer.
+    def save(
+        self, step: int, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray], *, is_last: bool = False
+    ) -> bool:
+        """Copies the state after `step` and hands it to the writer; False if there was no memory for it just now.
+
+        Nobody else may write the state meanwhile. A snapshot that still waits to be written is replaced by this one.
+        With `is_last`, which nothing may replace, it waits until there is memory.
 
         Raises:
-            JobFailed: the state is not finite, and the checkpoints before it stay (code `nonfinite`); a newer start of
-                the trainer has taken over (code `superseded`).
+            JobFailed: as `tell`; code `memory_full`.
         """
         self.tell()
-        tensors = {**_places(self.weights.layout), **_places(self.update.layout)}
-        self.weights.copy_into(tensors)
-        self.update.copy_into(tensors)
-        bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
-        if bad:
-            raise JobFailed(
-                f"after step {step} {bad[0]} is not finite; the checkpoint before it stays. Lower the learning rate, "
-                "or clip gradients (training.gradientClip)",
-                code="nonfinite",
-                details="\n".join(bad),
-            )
+        tensors = self._memory(waits=is_last)
+        if tensors is None:
+            return False
+        for source in self.sources:
+            source.copy_into(tensors, self.copy)
         checkpoint = Checkpoint(
             step=step,
             generation=self.generation,
@@ -59,17 +66,29 @@ class Saver:
             totals=dict(totals),
             tensors=tensors,
         )
-        self.writer.submit(checkpoint)
+        self.writer.submit(checkpoint, is_forced=is_last, release=lambda: self.snapshots.give_back(tensors))
+        return True
+
+    def _memory(self, *, waits: bool) -> Tensors | None:
+        free = self.snapshots.take()
+        if free is None and self.writer.retract():
+            free = self.snapshots.take()
+        return self.snapshots.take(waits=True) if free is None and waits else free
 
     def tell(self) -> None:
-        """Reports what the writer has done since."""
+        """Reports what the writer has done since; called after every step.
+
+        Raises:
+            JobFailed: a snapshot was not finite, and the checkpoints before it stay (code `nonfinite`); a newer start
+                of the trainer has taken over (code `superseded`).
+        """
         status = self.writer.status()
         if status.count > self._told and status.step is not None:
             self._told = status.count
             self.reporter.update(checkpoint_step=status.step)
             size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
             self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
-        if status.error is not None and status.error.code == "superseded":
+        if status.error is not None and status.error.code in FATAL:
             raise status.error
         trouble = status.error.message if status.error is not None else status.warning
         if trouble and trouble != self._last_trouble:
@@ -77,14 +96,7 @@ class Saver:
         self._last_trouble = trouble
 
     def finish(self) -> None:
-        """Waits until everything is written; an error is reported, and lost are only later checkpoints."""
-        try:
+        """Waits until everything is written; raises as `tell`, and reports other errors: they cost a checkpoint."""
+        with contextlib.suppress(JobFailed):  # `tell` has it from the status
             self.writer.flush()
-        except JobFailed as error:
-            if error.code == "superseded":
-                raise
         self.tell()
-
-
-def _places(layout: Layout) -> dict[str, np.ndarray]:
-    return {tensor.name: np.empty(tensor.shape, numpy_dtype(tensor.dtype)) for tensor in layout.tensors}

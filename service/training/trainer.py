@@ -29,6 +29,7 @@ from service.training.loop import Loop
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
 from service.training.saver import Saver
+from service.training.snapshots import Snapshots
 from service.training.stopping import Stopper, is_better_when_larger, require_metric
 from service.training.summation import Summation
 from service.training.totals import EpochTotals
@@ -37,6 +38,7 @@ from service.training.weights import SEGMENT, Weights
 from service.training.writer import CheckpointWriter
 from workers.denormals import flush_denormals
 from workers.exchange.messages import Welcome
+from workers.layout import Layout
 from workers.models.objects import make_optimizer
 from workers.objective import input_dtypes, make_objective
 from workers.program import Objective
@@ -59,6 +61,7 @@ class _Model:
     variables: ModelVariables
     update: Update
     weights: Weights
+    snapshots: Snapshots
     evaluator: Evaluator | None
 
 
@@ -147,7 +150,8 @@ class Trainer:
         weights = Weights(self._server, variables)
         update = make_update(keras_optimizer, variables, weights, self._blocks)
         self._reporter.update(total_steps=rows.schedule.total_steps)
-        return _Model(rows, objective, variables, update, weights, evaluator)
+        snapshots = Snapshots(Layout.of(weights.layout.tensors + update.layout.tensors))
+        return _Model(rows, objective, variables, update, weights, snapshots, evaluator)
 
     def _check_monitors(self, objective: Objective) -> None:
         names = EpochTotals([head.output for head in objective.losses], objective.metrics).names
@@ -180,8 +184,9 @@ class Trainer:
         stopper = Stopper(rule, is_max=rule is not None and is_better_when_larger(rule.monitor))
         saver = Saver(
             writer=writer,
-            weights=model.weights,
-            update=model.update,
+            snapshots=model.snapshots,
+            sources=(model.weights, model.update),
+            copy=self._blocks.copy,
             reporter=self._reporter,
             spec_digest=spec_digest(self._spec),
             generation=self._assignment.generation,
@@ -223,10 +228,10 @@ class Trainer:
             loop.save_now()
             raise
         finally:
-            loop.saver.finish()
             trainable, state = model.weights.values()
             digest = weights_digest(trainable, state, {})
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
+            loop.saver.finish()
         self._export(model)
 
     def _export(self, model: _Model) -> None:

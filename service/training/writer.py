@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.finite import require_finite
+from service.training.priority import take_what_is_left
 from service.training.retention import Mode
 
 MAX_ATTEMPTS = 5
 FIRST_BACKOFF_S = 0.5
 """Doubled after each attempt: 7.5 seconds in all."""
+
+FATAL = frozenset({"nonfinite", "superseded"})
+"""After these nothing more is written, and the job has to end."""
 
 _WORTH_RETRYING = frozenset({"storage_full", "storage_unavailable"})
 
@@ -30,7 +35,7 @@ class WriterStatus:
     count: int = 0
     """Checkpoints written so far."""
     error: JobFailed | None = None
-    """Why the last attempt failed for good; None again once a checkpoint is written."""
+    """Why the last attempt failed for good; None again once a checkpoint is written, which no `FATAL` one allows."""
     warning: str = ""
     """Why the surplus checkpoints could not be removed after the last one was written."""
 
@@ -39,13 +44,15 @@ class WriterStatus:
 class _Item:
     checkpoint: Checkpoint
     is_forced: bool
+    release: Callable[[], None] = field(repr=False)
 
 
 class CheckpointWriter:
     """Writes checkpoints in the background, one at a time, and removes those that need not stay.
 
-    At most one is being written and one waits, so that no more than two snapshots are alive besides the caller's. The
-    step loop learns of errors by `status`, and by `flush`, which alone raises.
+    At most one is being written and one waits, so that no more than two snapshots are alive besides the caller's. Its
+    thread takes only what training leaves of the cores; it looks for numbers that are not finite before it writes any.
+    The step loop learns of errors by `status`, and by `flush`, which alone raises.
     """
 
     def __init__(
@@ -70,21 +77,36 @@ class CheckpointWriter:
         self._thread = Thread(target=self._serve, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, checkpoint: Checkpoint, *, is_forced: bool = False) -> bool:
+    def submit(
+        self, checkpoint: Checkpoint, *, is_forced: bool = False, release: Callable[[], None] = lambda: None
+    ) -> bool:
         """Hands over a snapshot whose arrays nobody else writes to; says whether it will be written.
 
         It replaces one that waits. A forced one is not replaced: a forced one after it waits here until there is room,
-        and an ordinary one after it is not taken. Nothing is taken after `close`.
+        and an ordinary one after it is not taken. Nothing is taken after `close`. `release` is called once, as soon as
+        the arrays are not needed any more, whatever became of them.
         """
+        item = _Item(checkpoint=checkpoint, is_forced=is_forced, release=release)
         with self._changed:
-            if self._waiting is not None and self._waiting.is_forced:
-                if not is_forced:
-                    return False
-                self._changed.wait_for(lambda: self._waiting is None)
-            if self._is_closed:
-                return False
-            self._waiting = _Item(checkpoint=checkpoint, is_forced=is_forced)
+            if is_forced:
+                self._changed.wait_for(lambda: self._waiting is None or not self._waiting.is_forced)
+            is_taken = not self._is_closed and (self._waiting is None or not self._waiting.is_forced)
+            unwanted: _Item | None = item
+            if is_taken:
+                unwanted, self._waiting = self._waiting, item
             self._changed.notify_all()
+        if unwanted is not None:
+            unwanted.release()
+        return is_taken
+
+    def retract(self) -> bool:
+        """Gives up the snapshot that waits, if there is one and it was not forced; says whether it did."""
+        with self._changed:
+            if self._waiting is None or self._waiting.is_forced:
+                return False
+            item, self._waiting = self._waiting, None
+            self._changed.notify_all()
+        item.release()
         return True
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -103,9 +125,8 @@ class CheckpointWriter:
             raise JobFailed(error.message, code=error.code, details=error.details)
 
     def status(self) -> WriterStatus:
-        """The present state; never waits for a write."""
-        with self._changed:
-            return self._status
+        """The present state; never waits."""
+        return self._status  # replaced as a whole: no lock, which a thread of low priority might hold
 
     def close(self) -> None:
         """Writes what waits, then ends the thread. Raises nothing; may be called twice."""
@@ -115,11 +136,12 @@ class CheckpointWriter:
         self._thread.join()
 
     def _serve(self) -> None:
+        take_what_is_left()
         while self._serve_one():
             pass
 
     def _serve_one(self) -> bool:
-        """Writes the next checkpoint; False at the end. Its arrays are let go on return."""
+        """Writes the next checkpoint; False at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None or self._is_closed)
             item, self._waiting = self._waiting, None
@@ -128,6 +150,7 @@ class CheckpointWriter:
             self._is_busy = True
             self._changed.notify_all()
         status = self._write(item.checkpoint)
+        item.release()
         with self._changed:
             self._status = status
             self._is_busy = False
@@ -136,9 +159,12 @@ class CheckpointWriter:
 
     def _write(self, checkpoint: Checkpoint) -> WriterStatus:
         before = self.status()
+        if before.error is not None and before.error.code in FATAL:
+            return before
         start_s = time.monotonic()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
+                require_finite(checkpoint.step, checkpoint.tensors)
                 size_bytes = self._folder.write(checkpoint)
                 break
             except Exception as error:

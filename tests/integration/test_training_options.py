@@ -71,3 +71,21 @@ def test_a_metric_that_nobody_reports_fails_before_the_first_step(folder: Path) 
     result = run(spec_of(convolutional(), "server:rows.npz", training=training), folder, 1)
     assert result.outcome.error is not None and result.outcome.error.code == "unknown_metric"
     assert "training.checkpoint.monitor is 'acuracy'; this job reports loss" in result.outcome.error.message
+
+
+def test_a_job_that_is_started_again_after_its_last_step_reports_what_it_reported(folder: Path) -> None:
+    stopping = {"patience": 1, "monitor": "loss", "minDelta": 1e6}
+    steps_per_epoch = 5
+    training = {"steps": 50, "evaluateEvery": steps_per_epoch, "earlyStopping": stopping}
+    document = spec_of(convolutional(), "server:rows.npz", training=training).model_dump()
+    document["data"]["validation"] = {"split": 0.25}
+    for name, spec in (
+        ("ran out", spec_of(convolutional(), "server:rows.npz", training={"steps": 7})),
+        ("stopped at the end of an epoch", JobSpec.model_validate(document)),
+    ):
+        first = run(spec, folder, 1, job_id=name.replace(" ", ""))
+        again = run(spec, folder, 1, job_id=name.replace(" ", ""), generation=2)
+        assert first.progress.snapshot.step == again.progress.snapshot.step
+        assert first.progress.snapshot.step % (7 if name == "ran out" else steps_per_epoch) == 0
+        assert first.progress.snapshot.metrics.keys() == {"loss"}, name
+        assert again.progress.snapshot.metrics == first.progress.snapshot.metrics, name

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import math
 import os
@@ -99,13 +100,16 @@ def test_the_manifest_names_every_part_with_its_hash(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(7, generation=3))
     content = json.loads(local.read(f"{FOLDER}/step-0000000007/manifest.json"))
-    assert content["formatVersion"] == 1
+    assert content["formatVersion"] == 2
     assert content["step"] == 7
     assert content["generation"] == 3
     assert content["tensors"]["state/bn/moving_mean"]["dtype"] == "BF16"
     assert content["tensors"]["weights/dense/kernel"]["shape"] == [2, 3]
     for file, entry in content["files"].items():
-        assert local.sha256(f"{FOLDER}/step-0000000007/{file}") == entry["sha256"]
+        data = local.read(f"{FOLDER}/step-0000000007/{file}")
+        header = data[: 8 + int.from_bytes(data[:8], "little")]
+        hashes = [bytes.fromhex(one["sha256"]) for one in content["tensors"].values() if one["file"] == file]
+        assert entry["digest"] == hashlib.sha256(header + b"".join(hashes)).hexdigest()
 
 
 def test_steps_latest_and_best(storage: Storage) -> None:
@@ -185,7 +189,7 @@ def test_a_changed_byte_without_meaning_is_damage(local: Storage) -> None:
     content = local.read(name)
     assert b"}} " in content, "the header has no padding to change"
     local.write(name, content.replace(b"}} ", b"}}\t"))
-    with pytest.raises(JobFailed, match="its SHA-256 is not that of the manifest"):
+    with pytest.raises(JobFailed, match="its digest is not that of the manifest"):
         folder.read(1)
 
 
@@ -219,12 +223,40 @@ def test_without_checkpoints_nothing_is_restored(storage: Storage) -> None:
     assert restored.warnings == ()
 
 
-def test_another_format_version_is_refused(local: Storage) -> None:
-    CheckpointFolder(local, JOB).write(checkpoint(1))
-    manifest = parse_manifest(local.read(f"{FOLDER}/step-0000000001/manifest.json"))
-    newer = manifest.model_copy(update={"format_version": 2})
-    with pytest.raises(ValueError, match="format version 2"):
-        parse_manifest(newer.to_json())
+def as_version_1(storage: Storage, step: int) -> None:
+    """Rewrites a manifest as version 1 had it: SHA-256 over the whole of each file."""
+    name = f"{FOLDER}/step-{step:010d}"
+    content = json.loads(storage.read(f"{name}/manifest.json"))
+    del content["sha256"]
+    content["formatVersion"] = 1
+    for file, entry in content["files"].items():
+        del entry["digest"]
+        entry["sha256"] = storage.sha256(f"{name}/{file}")
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    storage.write(f"{name}/manifest.json", json.dumps({**content, "sha256": seal}).encode())
+
+
+def test_a_checkpoint_of_version_1_is_read_and_verified(local: Storage) -> None:
+    folder = CheckpointFolder(local, JOB)
+    folder.write(checkpoint(1))
+    as_version_1(local, 1)
+    assert_equal(folder.read(1), checkpoint(1))
+    name = f"{FOLDER}/step-0000000001/weights.safetensors"
+    local.write(name, local.read(name).replace(b"}} ", b"}}\t"))
+    with pytest.raises(JobFailed, match="its digest is not that of the manifest"):
+        folder.read(1)
+
+
+def test_a_newer_format_version_is_refused_and_not_set_aside(local: Storage) -> None:
+    folder = CheckpointFolder(local, JOB)
+    folder.write(checkpoint(1))
+    name = f"{FOLDER}/step-0000000001/manifest.json"
+    newer = parse_manifest(local.read(name)).model_copy(update={"format_version": 3})
+    local.write(name, newer.to_json())
+    with pytest.raises(JobFailed, match="has format version 3, this server reads up to version 2") as caught:
+        folder.restore_latest()
+    assert caught.value.code == "checkpoint_format"
+    assert folder.steps() == [1]
 
 
 def test_the_same_step_is_replaced(storage: Storage) -> None:

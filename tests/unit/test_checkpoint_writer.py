@@ -1,16 +1,22 @@
 import gc
+import os
+import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, get_native_id
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from gradwire.errors import JobFailed
 from gradwire.storage import Storage
 from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.finite import CHUNK_ELEMENTS
+from service.training.priority import LOWEST
 from service.training.writer import FIRST_BACKOFF_S, MAX_ATTEMPTS, CheckpointWriter
 
 WAIT_S = 20.0
@@ -37,9 +43,11 @@ class SlowFolder(CheckpointFolder):
         self.may_go_on.set()
         self.errors: list[Exception] = []
         self.prune_error: JobFailed | None = None
+        self.observe: Callable[[], object] = lambda: None
 
     def write(self, checkpoint: Checkpoint) -> int:
         self.has_begun.set()
+        self.observe()
         assert self.may_go_on.wait(WAIT_S)
         if self.errors:
             raise self.errors.pop(0)
@@ -211,3 +219,77 @@ def test_a_snapshot_is_let_go_when_it_is_written_or_given_up(
     begin(folder, writer, 2)
     gc.collect()
     assert gone() is None
+
+
+def test_memory_is_released_once_whatever_becomes_of_a_snapshot(folder: SlowFolder, writer: CheckpointWriter) -> None:
+    released: list[int] = []
+
+    def submit(step: int, *, is_forced: bool = False) -> bool:
+        return writer.submit(checkpoint(step), is_forced=is_forced, release=lambda: released.append(step))
+
+    folder.hold()
+    assert submit(1)
+    assert folder.has_begun.wait(WAIT_S)
+    assert submit(2)
+    assert submit(3) and released == [2], "the one that waited is replaced"
+    assert submit(4, is_forced=True) and released == [2, 3]
+    assert not submit(5) and released == [2, 3, 5], "nothing replaces a forced one"
+    folder.may_go_on.set()
+    writer.flush(WAIT_S)
+    assert sorted(released) == [1, 2, 3, 4, 5]
+    folder.errors = full(MAX_ATTEMPTS)
+    assert submit(6)
+    with pytest.raises(JobFailed):
+        writer.flush(WAIT_S)
+    writer.close()
+    assert not submit(7)
+    assert sorted(released) == list(range(1, 8))
+    assert folder.steps() == [1, 4]
+
+
+def test_only_an_ordinary_snapshot_that_waits_is_retracted(folder: SlowFolder, writer: CheckpointWriter) -> None:
+    released: list[int] = []
+    assert not writer.retract()
+    begin(folder, writer, 1)
+    assert not writer.retract(), "it is being written"
+    writer.submit(checkpoint(2), release=lambda: released.append(2))
+    assert writer.retract()
+    assert released == [2]
+    writer.submit(checkpoint(3), is_forced=True)
+    assert not writer.retract()
+    folder.may_go_on.set()
+    writer.flush(WAIT_S)
+    assert folder.steps() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.nan, np.float32), (np.inf, ml_dtypes.bfloat16), (-np.inf, np.complex64)]
+)
+def test_what_is_not_finite_is_not_written_and_nothing_after_it(
+    folder: SlowFolder, writer: CheckpointWriter, value: float, dtype: Any
+) -> None:
+    writer.submit(checkpoint(1))
+    writer.flush(WAIT_S)
+    last = np.zeros(CHUNK_ELEMENTS + 3, dtype)
+    last[-1] = value
+    tensors = {"state/step": np.array(2), "optimizer/empty": np.zeros(0, dtype), "optimizer/v": last}
+    writer.submit(replace(checkpoint(2), tensors=tensors))
+    with pytest.raises(JobFailed, match="after step 2 optimizer/v is not finite") as caught:
+        writer.flush(WAIT_S)
+    assert caught.value.code == "nonfinite"
+    writer.submit(checkpoint(3))
+    with pytest.raises(JobFailed, match="after step 2"):
+        writer.flush(WAIT_S)
+    assert folder.steps() == [1]
+    status = writer.status()
+    assert status.step == 1 and status.error is not None and status.error.code == "nonfinite"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_the_writing_thread_alone_has_the_lowest_priority(folder: SlowFolder, writer: CheckpointWriter) -> None:
+    found: list[int] = []
+    folder.observe = lambda: found.append(os.getpriority(os.PRIO_PROCESS, get_native_id()))
+    writer.submit(checkpoint(1))
+    writer.flush(WAIT_S)
+    assert found == [LOWEST]
+    assert os.getpriority(os.PRIO_PROCESS, get_native_id()) < LOWEST

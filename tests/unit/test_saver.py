@@ -1,0 +1,186 @@
+"""Snapshots: memory that is touched once, and a loop that never waits for it but at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwire.errors import JobFailed
+from gradwire.progress import Progress
+from gradwire.storage import Storage
+from service.training import snapshots as snapshots_module
+from service.training.blocks import ALONE_ELEMENTS, Blocks
+from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.reporter import Reporter
+from service.training.saver import Saver
+from service.training.snapshots import MAX_BUFFERS, Snapshots
+from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
+from workers.layout import Layout, Tensor
+
+WAIT_S = 20.0
+LAYOUT = Layout.of([Tensor("weights/w", (3, 5), "float32"), Tensor("optimizer/count", (), "int64")])
+
+
+class State:
+    """Weights that all have one value."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Callable[[np.ndarray, np.ndarray], None]) -> None:
+        for tensor in target.values():
+            copy(tensor, np.full(tensor.shape, self.value).astype(tensor.dtype))
+
+
+class HeldFolder(CheckpointFolder):
+    """A folder that writes while it may."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage, "j1")
+        self.may_write, self.has_begun = Event(), Event()
+        self.error: JobFailed | None = None
+
+    def write(self, checkpoint: Checkpoint) -> int:
+        self.has_begun.set()
+        assert self.may_write.wait(WAIT_S)
+        if self.error is not None:
+            raise self.error
+        return super().write(checkpoint)
+
+
+class Bench:
+    """A saver with all that belongs to it."""
+
+    def __init__(self, folder: HeldFolder) -> None:
+        self.folder = folder
+        self.state = State()
+        self.reporter = Reporter()
+        self.snapshots = Snapshots(LAYOUT)
+        self.writer = CheckpointWriter(folder, keep=99, monitor="loss", mode="min", sleep=lambda seconds: None)
+        self.saver = Saver(
+            writer=self.writer, snapshots=self.snapshots, sources=(self.state,), copy=np.copyto, reporter=self.reporter,
+            spec_digest="", generation=1, fingerprint={}, every_steps=1,
+        )  # fmt: skip
+
+    def save(self, step: int, *, is_last: bool = False) -> bool:
+        self.state.value = step
+        return self.saver.save(step, {}, {}, is_last=is_last)
+
+    def wait_for_memory(self) -> None:
+        tensors = self.snapshots.take(waits=True)
+        assert tensors is not None
+        self.snapshots.give_back(tensors)
+
+    def progress(self) -> Progress:
+        return self.reporter.progress(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Any) -> Iterator[Bench]:
+    made = Bench(HeldFolder(Storage(str(tmp_path))))
+    yield made
+    made.folder.may_write.set()
+    made.writer.close()
+
+
+def values(folder: CheckpointFolder) -> dict[int, list[float]]:
+    """By step, the different values in its checkpoint."""
+    steps = {step: folder.read(step).tensors for step in folder.steps()}
+    return {step: sorted({float(v) for tensor in found.values() for v in tensor.flat}) for step, found in steps.items()}
+
+
+def test_snapshots_hold_the_state_of_their_step_though_memory_is_used_again(bench: Bench) -> None:
+    bench.folder.may_write.set()
+    bench.wait_for_memory()
+    for step in range(1, 6):
+        assert bench.save(step)
+        bench.writer.flush(WAIT_S)
+    assert values(bench.folder) == {step: [step] for step in range(1, 6)}
+    assert bench.snapshots._made == 1, "one buffer is enough where nothing waits"
+
+
+def test_the_loop_never_waits_and_the_newest_snapshot_replaces_the_one_that_waits(bench: Bench) -> None:
+    bench.wait_for_memory()
+    assert bench.save(1)
+    assert bench.folder.has_begun.wait(WAIT_S)
+    assert not bench.save(2), "the only buffer is being written: this save is for the next step"
+    bench.wait_for_memory()  # of the second buffer, which was wanted
+    assert bench.save(3)
+    assert bench.save(4) and bench.save(5), "they take the place of the one that waits"
+    bench.folder.may_write.set()
+    bench.saver.finish()
+    assert values(bench.folder) == {1: [1], 5: [5]}
+    assert bench.snapshots._made == MAX_BUFFERS
+    assert bench.progress().snapshot.checkpoint_step == 5
+
+
+def test_the_last_snapshot_waits_for_memory_and_is_not_lost(bench: Bench) -> None:
+    bench.wait_for_memory()
+    assert bench.save(1)
+    assert bench.folder.has_begun.wait(WAIT_S)
+    last = Thread(target=lambda: bench.save(2, is_last=True))
+    last.start()
+    bench.folder.may_write.set()
+    last.join(WAIT_S)
+    bench.saver.finish()
+    assert values(bench.folder) == {1: [1], 2: [2]}
+
+
+@pytest.mark.parametrize("is_seen_by", ["tell", "save", "finish"])
+def test_a_state_that_is_not_finite_ends_the_job_and_the_checkpoint_before_stays(bench: Bench, is_seen_by: str) -> None:
+    bench.folder.may_write.set()
+    bench.wait_for_memory()
+    bench.save(1)
+    bench.writer.flush(WAIT_S)
+    bench.state.value = float("nan")
+    with np.errstate(invalid="ignore"):
+        assert bench.saver.save(2, {}, {})
+    if is_seen_by != "finish":
+        with pytest.raises(JobFailed):
+            bench.writer.flush(WAIT_S)
+    look = {"tell": bench.saver.tell, "save": lambda: bench.save(3), "finish": bench.saver.finish}[is_seen_by]
+    with pytest.raises(JobFailed, match="after step 2 weights/w is not finite") as caught:
+        look()
+    assert caught.value.code == "nonfinite"
+    assert values(bench.folder) == {1: [1]}
+
+
+def test_a_storage_that_fails_costs_a_checkpoint_and_a_warning_but_no_memory(bench: Bench) -> None:
+    bench.folder.may_write.set()
+    bench.folder.error = JobFailed("no room", code="storage_full")
+    for step in range(1, MAX_ATTEMPTS):
+        bench.wait_for_memory()
+        assert bench.save(step)
+        bench.saver.finish()
+    assert [event.message for event in bench.progress().events] == ["no room"]
+    bench.folder.error = None
+    bench.wait_for_memory()
+    assert bench.save(9)
+    bench.saver.finish()
+    assert values(bench.folder) == {9: [9]}
+
+
+def test_without_memory_for_any_snapshot_the_job_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(layout: Layout) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(snapshots_module, "_touched", fail)
+    snapshots = Snapshots(LAYOUT)
+    with pytest.raises(JobFailed, match="no memory for a snapshot of 128 bytes") as caught:
+        snapshots.take(waits=True)
+    assert caught.value.code == "memory_full"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("elements", [0, 1, ALONE_ELEMENTS, ALONE_ELEMENTS + 1, 3 * ALONE_ELEMENTS + 7])
+def test_a_copy_is_whole_however_many_threads_make_it(threads: int, elements: int) -> None:
+    source = np.arange(elements, dtype=np.int64).reshape(1, -1)
+    target = np.zeros_like(source)
+    blocks = Blocks(threads)
+    blocks.copy(target, source)
+    blocks.close()
+    assert np.array_equal(target, source)
