@@ -3,7 +3,7 @@
 artifacts/<sha256>                        uploaded files, by content
 jobs/<id>/generation                      the newest start of the job's trainer
 jobs/<id>/log                             one event per line
-jobs/<id>/checkpoints/step-<n>/           manifest.json beside tensors
+jobs/<id>/checkpoints/step-<n>-g<m>/      manifest.json beside tensors; of step n, by the trainer's m-th start
 jobs/<id>/export/model.keras, saved_model.tar
 """
 

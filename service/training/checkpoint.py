@@ -1,9 +1,12 @@
 """Checkpoints: all that a job needs to go on as if it had not stopped, and the folder that holds them.
 
-jobs/<id>/checkpoints/step-0000000120/
+jobs/<id>/checkpoints/step-0000000120-g2/    of step 120, by the second start of the job's trainer
     manifest.json            step, generation, hashes, the shape and data type of every tensor
     weights.safetensors      the tensors whose names start with weights/
     optimizer.safetensors    and so on: one file for each first part of a name
+
+A start writes, replaces and removes only what it or an older one has written: should a trainer that was given up come
+back between the look at the fence and the rename, nothing of its successor's can change.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from service.training.tensor_file import Array, DamagedFile, FileHash, dtype_cod
 
 MANIFEST = "manifest.json"
 TOTALS = "totals"
-_STEP = re.compile(r"step-(\d{10})")
+_NAME = re.compile(r"step-(\d{10})(?:-g([1-9]\d*))?")
 _GROUP = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -48,6 +51,20 @@ class Checkpoint:
     """The epoch's metric totals so far, float64, so that a resumed job reports what it would have reported."""
     tensors: Mapping[str, Array]
     """Names such as weights/dense/kernel, state/…, optimizer/…; any shape, the data types of `tensor_file.DTYPES`."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """A checkpoint by its name: that of a step, by one start of the trainer."""
+
+    step: int
+    generation: int
+    """0 if the name does not tell, as those of earlier versions of Gradwire."""
+
+    @property
+    def name(self) -> str:
+        """Its folder's."""
+        return f"step-{self.step:010d}" + (f"-g{self.generation}" if self.generation else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +90,13 @@ class CheckpointFolder:
         Raises `JobFailed` with code superseded (by a newer start of the trainer), storage_full, storage_unavailable;
         `TypeError` or `ValueError` for tensors that cannot be stored. The checkpoints there before stay as they were.
         """
-        temporary = f"{self._folder}/tmp-{_name(checkpoint.step)}-{secrets.token_hex(4)}"
+        version = Version(checkpoint.step, checkpoint.generation)
+        temporary = f"{self._folder}/tmp-{version.name}-{secrets.token_hex(4)}"
         with storage_failure(f"write the checkpoint of step {checkpoint.step}", self._place):
             try:
                 size_bytes = self._write_files(temporary, checkpoint)
-                self._fence(checkpoint.generation, checkpoint.step)
-                self._swap(temporary, checkpoint.step)
+                self._fence(version)
+                self._swap(temporary, version)
             except BaseException:
                 with contextlib.suppress(OSError):  # the first error is the one to report
                     self._storage.delete(temporary)
@@ -86,17 +104,20 @@ class CheckpointFolder:
         return size_bytes
 
     def read(self, step: int) -> Checkpoint:
-        """Reads a checkpoint and verifies every hash; the arrays are new, writable and own their memory.
+        """Reads the newest checkpoint of a step and verifies every hash; the arrays are new and own their memory.
 
         Raises `JobFailed` with code checkpoint_damaged (also if there is none) or storage_unavailable.
         """
-        manifest = self.manifest(step)
+        return self._read(self._newest(step))
+
+    def _read(self, version: Version) -> Checkpoint:
+        manifest = self._manifest(version)
         tensors: dict[str, Array] = {}
-        with storage_failure(f"read the checkpoint of step {step}", self._place):
+        with storage_failure(f"read the checkpoint of step {version.step}", self._place):
             for file, entry in manifest.files.items():
-                tensors |= self._read_file(step, file, entry, manifest)
+                tensors |= self._read_file(version, file, entry, manifest)
         if missing := manifest.tensors.keys() - tensors.keys():
-            raise self._damaged(step, MANIFEST, f"it names {min(missing)}, which no file holds")
+            raise self._damaged(version, MANIFEST, f"it names {min(missing)}, which no file holds")
         return Checkpoint(
             step=manifest.step,
             generation=manifest.generation,
@@ -108,21 +129,33 @@ class CheckpointFolder:
         )
 
     def manifest(self, step: int) -> Manifest:
-        """What the checkpoint's manifest says; the tensors are not looked at. Raises as `read`."""
-        with storage_failure(f"read the checkpoint of step {step}", self._place):
+        """What the manifest of the step's newest checkpoint says; the tensors are not looked at. Raises as `read`."""
+        return self._manifest(self._newest(step))
+
+    def _manifest(self, version: Version) -> Manifest:
+        with storage_failure(f"read the checkpoint of step {version.step}", self._place):
             try:
-                manifest = parse_manifest(self._storage.read(f"{self._folder}/{_name(step)}/{MANIFEST}"))
+                manifest = parse_manifest(self._storage.read(f"{self._folder}/{version.name}/{MANIFEST}"))
             except (FileNotFoundError, ValueError) as error:
-                raise self._damaged(step, MANIFEST, str(error)) from error
-        if manifest.step != step:
-            raise self._damaged(step, MANIFEST, f"it is that of step {manifest.step}")
+                raise self._damaged(version, MANIFEST, str(error)) from error
+        if manifest.step != version.step or version.generation not in (0, manifest.generation):
+            what = f"it is that of step {manifest.step}, written by start {manifest.generation}"
+            raise self._damaged(version, MANIFEST, what)
         return manifest
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending; whether each is whole is not looked at."""
+        return sorted({version.step for version in self._versions()})
+
+    def _versions(self) -> list[Version]:
+        """All checkpoints, ascending by step, then by the start that wrote them."""
         with storage_failure("list the checkpoints", self._place):
             names = self._storage.names(self._folder)
-        return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
+        return sorted(Version(int(match[1]), int(match[2] or 0)) for name in names if (match := _NAME.fullmatch(name)))
+
+    def _newest(self, step: int) -> Version:
+        """The step's last version, or one that is not there."""
+        return max((version for version in self._versions() if version.step == step), default=Version(step, 0))
 
     def latest(self) -> int | None:
         """The last step that has a checkpoint."""
@@ -140,29 +173,35 @@ class CheckpointFolder:
         """
         self._sweep()
         warnings: list[str] = []
-        for step in reversed(self.steps()):
+        for version in reversed(self._versions()):
             try:
-                return Restored(checkpoint=self.read(step), warnings=tuple(warnings))
+                return Restored(checkpoint=self._read(version), warnings=tuple(warnings))
             except JobFailed as error:
                 if error.code != "checkpoint_damaged":
                     raise
                 warnings.append(error.message)
-                with storage_failure(f"set the damaged checkpoint of step {step} aside", self._place):
-                    self._storage.rename(f"{self._folder}/{_name(step)}", f"{self._folder}/damaged-{_name(step)}")
+                with storage_failure(f"set the damaged checkpoint of step {version.step} aside", self._place):
+                    self._storage.rename(f"{self._folder}/{version.name}", f"{self._folder}/damaged-{version.name}")
         return Restored(checkpoint=None, warnings=tuple(warnings))
 
     def prune(self, *, generation: int, keep: int, monitor: str, mode: Mode) -> list[int]:
         """Removes all but the last `keep` checkpoints and the best; returns the removed steps.
 
-        Raises `JobFailed` with code superseded or storage_unavailable.
+        Of a step that stays, what older starts have written goes as well. What a newer start than `generation` has
+        written always stays. Raises `JobFailed` with code superseded or storage_unavailable.
         """
+        versions = self._versions()
+        newest = {version.step: version for version in versions}
         surplus = to_delete(self._entries(monitor), keep, mode)
-        if surplus:
+        gone = [version for version in versions if version.step in surplus or version != newest[version.step]]
+        gone = [version for version in gone if version.generation <= generation]
+        if gone:
             Fence(self._storage, self._job_id, generation).check()
-        for step in surplus:
-            with storage_failure(f"remove the checkpoint of step {step}", self._place):
-                self._remove(step)
-        return surplus
+        for version in gone:
+            with storage_failure(f"remove the checkpoint of step {version.step}", self._place):
+                self._remove(version)
+        left = set(versions) - set(gone)
+        return [step for step in surplus if all(version.step != step for version in left)]
 
     def _entries(self, monitor: str) -> list[Entry]:
         return [Entry(step=step, value=self._value(step, monitor)) for step in self.steps()]
@@ -192,21 +231,16 @@ class CheckpointFolder:
         self._sync_folder(temporary)
         return manifest.size_bytes
 
-    def _fence(self, generation: int, step: int) -> None:
-        """Raises unless this start of the trainer may put a checkpoint of that step in its place."""
-        Fence(self._storage, self._job_id, generation).check()
-        try:
-            there = self.manifest(step).generation if self._storage.exists(f"{self._folder}/{_name(step)}") else 0
-        except JobFailed as error:
-            if error.code != "checkpoint_damaged":
-                raise
-            there = 0
-        if there > generation:
-            raise superseded(self._job_id, generation, there)
+    def _fence(self, version: Version) -> None:
+        """Raises unless this start of the trainer may put its checkpoint in its place."""
+        there = self._newest(version.step).generation
+        if there > version.generation:
+            raise superseded(self._job_id, version.generation, there)
+        Fence(self._storage, self._job_id, version.generation).check()
 
-    def _swap(self, temporary: str, step: int) -> None:
-        final = f"{self._folder}/{_name(step)}"
-        old = f"{self._folder}/old-{_name(step)}"
+    def _swap(self, temporary: str, version: Version) -> None:
+        final = f"{self._folder}/{version.name}"
+        old = f"{self._folder}/old-{version.name}"
         is_there = self._storage.exists(final)
         if is_there:
             # Aside first: a crash while it is being removed would leave neither. `_sweep` brings it back.
@@ -216,11 +250,11 @@ class CheckpointFolder:
         if is_there:
             self._storage.delete(old)
 
-    def _remove(self, step: int) -> None:
-        name = f"{self._folder}/{_name(step)}"
+    def _remove(self, version: Version) -> None:
+        name = f"{self._folder}/{version.name}"
         if self._storage.is_local:
             # One rename, so that a crash leaves no half checkpoint. Elsewhere a rename is a copy of all bytes.
-            gone = f"{self._folder}/tmp-{_name(step)}-{secrets.token_hex(4)}"
+            gone = f"{self._folder}/tmp-{version.name}-{secrets.token_hex(4)}"
             self._storage.rename(name, gone)
             name = gone
         self._storage.delete(name)
@@ -236,8 +270,8 @@ class CheckpointFolder:
                 elif before != name:
                     self._storage.rename(f"{self._folder}/{name}", f"{self._folder}/{before}")
 
-    def _read_file(self, step: int, file: str, entry: FileEntry, manifest: Manifest) -> dict[str, Array]:
-        name = f"{self._folder}/{_name(step)}/{file}"
+    def _read_file(self, version: Version, file: str, entry: FileEntry, manifest: Manifest) -> dict[str, Array]:
+        name = f"{self._folder}/{version.name}/{file}"
         try:
             size_bytes = self._storage.size_bytes(name)
             if size_bytes != entry.size_bytes:
@@ -248,11 +282,11 @@ class CheckpointFolder:
                 found = replace(found, digest=self._storage.sha256(name))
             _compare(file, tensors, found, manifest)
         except (FileNotFoundError, DamagedFile) as error:
-            raise self._damaged(step, file, str(error)) from error
+            raise self._damaged(version, file, str(error)) from error
         return tensors
 
-    def _damaged(self, step: int, file: str, what: str) -> JobFailed:
-        message = f"the checkpoint of step {step} is damaged: {self._place}/{_name(step)}/{file}: {what}"
+    def _damaged(self, version: Version, file: str, what: str) -> JobFailed:
+        message = f"the checkpoint of step {version.step} is damaged: {self._place}/{version.name}/{file}: {what}"
         return JobFailed(
             f"{message}; restore the file from a copy, or go on from the checkpoint before", code="checkpoint_damaged"
         )
@@ -273,10 +307,6 @@ def _fsync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _name(step: int) -> str:
-    return f"step-{step:010d}"
 
 
 def _group(name: str) -> str:

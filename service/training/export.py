@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradwire.errors import JobFailed
 from gradwire.storage import CHUNK_BYTES, Storage
 from service.training.storage_failure import is_full
 
@@ -30,13 +31,18 @@ class Exports:
     warnings: tuple[str, ...] = ()
 
 
-def export_model(model: keras.Model, storage: Storage, job_id: str) -> Exports:
+def export_model(
+    model: keras.Model, storage: Storage, job_id: str, may_write: Callable[[], None] = lambda: None
+) -> Exports:
     """Writes jobs/<id>/export/model.keras and saved_model.tar, the latter with one folder saved_model in it.
 
     The SavedModel has the endpoint `serve` and the signature serving_default, in inference mode. A format that fails is
     a warning, and the other is still written.
+
+    Args:
+        may_write: called right before a file takes its name; raises `JobFailed` if it must not, which is no warning.
     """
-    writers: dict[str, Callable[[keras.Model, Path, Storage, str], None]] = {
+    writers: dict[str, Callable[[keras.Model, Path, Storage, str, Callable[[], None]], None]] = {
         KERAS: _write_keras,
         SAVED_MODEL: _write_saved_model,
     }
@@ -45,29 +51,38 @@ def export_model(model: keras.Model, storage: Storage, job_id: str) -> Exports:
     for name, write in writers.items():
         try:
             with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder:
-                write(model, Path(folder), storage, f"jobs/{job_id}/export")
+                write(model, Path(folder), storage, f"jobs/{job_id}/export", may_write)
             formats.append(name)
+        except JobFailed:
+            raise
         except Exception as error:  # a layer's own code runs here, and may raise anything
             warnings.append(_warning(name, error, storage, job_id))
     return Exports(formats=tuple(formats), warnings=tuple(warnings))
 
 
-def _write_keras(model: keras.Model, folder: Path, storage: Storage, export: str) -> None:
+def _write_keras(
+    model: keras.Model, folder: Path, storage: Storage, export: str, may_write: Callable[[], None]
+) -> None:
     path = folder / "model.keras"
     with _silence():
         model.save(path)
     with storage.writing(f"{export}/model.keras") as out, path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             out.write(chunk)
+        may_write()
 
 
-def _write_saved_model(model: keras.Model, folder: Path, storage: Storage, export: str) -> None:
+def _write_saved_model(
+    model: keras.Model, folder: Path, storage: Storage, export: str, may_write: Callable[[], None]
+) -> None:
     path = folder / SAVED_MODEL
     with _silence():
         model.export(path, format="tf_saved_model", verbose=False)
-    with storage.writing(f"{export}/saved_model.tar") as out, tarfile.open(fileobj=out, mode="w|") as archive:
-        for part in [path, *sorted(path.rglob("*"))]:
-            archive.add(part, str(part.relative_to(folder)), recursive=False, filter=_plain)
+    with storage.writing(f"{export}/saved_model.tar") as out:
+        with tarfile.open(fileobj=out, mode="w|") as archive:
+            for part in [path, *sorted(path.rglob("*"))]:
+                archive.add(part, str(part.relative_to(folder)), recursive=False, filter=_plain)
+        may_write()
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:

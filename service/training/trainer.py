@@ -237,7 +237,7 @@ class Trainer:
     def _export(self, model: _Model) -> None:
         self._fence.check()
         model.weights.load_state()
-        exports = export_model(model.objective.model, self._storage, self._assignment.job_id)
+        exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
         for warning in exports.warnings:
             self._reporter.emit("warning", warning)
         self._reporter.update(exports=exports.formats)

@@ -67,7 +67,7 @@ def assert_equal(first: Checkpoint, second: Checkpoint) -> None:
 
 
 def damage(storage: Storage, step: int, file: str, position: int) -> None:
-    name = f"{FOLDER}/step-{step:010d}/{file}"
+    name = f"{FOLDER}/step-{step:010d}-g1/{file}"
     content = bytearray(storage.read(name))
     content[position] ^= 1
     storage.write(name, bytes(content))
@@ -79,11 +79,11 @@ def test_a_checkpoint_comes_back_as_it_was(storage: Storage) -> None:
     assert folder.latest() is None
     size_bytes = folder.write(checkpoint(120))
     assert_equal(folder.read(120), checkpoint(120))
-    assert storage.names(FOLDER) == ["step-0000000120"]
-    files = storage.names(f"{FOLDER}/step-0000000120")
+    assert storage.names(FOLDER) == ["step-0000000120-g1"]
+    files = storage.names(f"{FOLDER}/step-0000000120-g1")
     tensors = ["optimizer", "state", "tensors", "totals", "weights"]
     assert files == ["manifest.json", *[f"{name}.safetensors" for name in tensors]]
-    sizes = [storage.size_bytes(f"{FOLDER}/step-0000000120/{file}") for file in files[1:]]
+    sizes = [storage.size_bytes(f"{FOLDER}/step-0000000120-g1/{file}") for file in files[1:]]
     assert size_bytes == sum(sizes)
 
 
@@ -99,14 +99,14 @@ def test_the_arrays_read_can_be_written_to_and_are_nobody_else_s(local: Storage)
 def test_the_manifest_names_every_part_with_its_hash(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(7, generation=3))
-    content = json.loads(local.read(f"{FOLDER}/step-0000000007/manifest.json"))
+    content = json.loads(local.read(f"{FOLDER}/step-0000000007-g3/manifest.json"))
     assert content["formatVersion"] == 2
     assert content["step"] == 7
     assert content["generation"] == 3
     assert content["tensors"]["state/bn/moving_mean"]["dtype"] == "BF16"
     assert content["tensors"]["weights/dense/kernel"]["shape"] == [2, 3]
     for file, entry in content["files"].items():
-        data = local.read(f"{FOLDER}/step-0000000007/{file}")
+        data = local.read(f"{FOLDER}/step-0000000007-g3/{file}")
         header = data[: 8 + int.from_bytes(data[:8], "little")]
         hashes = [bytes.fromhex(one["sha256"]) for one in content["tensors"].values() if one["file"] == file]
         assert entry["digest"] == hashlib.sha256(header + b"".join(hashes)).hexdigest()
@@ -129,7 +129,7 @@ def test_pruning_keeps_the_last_and_the_best(storage: Storage) -> None:
         folder.write(checkpoint(step, loss=loss))
     assert folder.prune(generation=1, keep=1, monitor="loss", mode="min") == [1, 3]
     assert folder.steps() == [2, 4]
-    assert storage.names(FOLDER) == ["step-0000000002", "step-0000000004"]
+    assert storage.names(FOLDER) == ["step-0000000002-g1", "step-0000000004-g1"]
     assert_equal(folder.read(2), checkpoint(2, loss=0.1))
 
 
@@ -141,9 +141,9 @@ def test_one_wrong_bit_is_found_and_the_checkpoint_before_is_used(
     folder = CheckpointFolder(storage, JOB)
     folder.write(checkpoint(1))
     folder.write(checkpoint(2))
-    size_bytes = storage.size_bytes(f"{FOLDER}/step-0000000002/{file}")
+    size_bytes = storage.size_bytes(f"{FOLDER}/step-0000000002-g1/{file}")
     damage(storage, 2, file, size_bytes // 2 if position is None else position)
-    with pytest.raises(JobFailed, match=rf"step 2 is damaged: .*step-0000000002/{file}") as caught:
+    with pytest.raises(JobFailed, match=rf"step 2 is damaged: .*step-0000000002-g1/{file}") as caught:
         folder.read(2)
     assert caught.value.code == "checkpoint_damaged"
     restored = folder.restore_latest()
@@ -151,7 +151,7 @@ def test_one_wrong_bit_is_found_and_the_checkpoint_before_is_used(
     assert_equal(restored.checkpoint, checkpoint(1))
     assert restored.warnings == (caught.value.message,)
     assert folder.steps() == [1]
-    assert storage.names(FOLDER) == ["damaged-step-0000000002", "step-0000000001"]
+    assert storage.names(FOLDER) == ["damaged-step-0000000002-g1", "step-0000000001-g1"]
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "state.safetensors"])
@@ -159,8 +159,8 @@ def test_a_missing_or_cut_file_is_damage(storage: Storage, file: str) -> None:
     folder = CheckpointFolder(storage, JOB)
     for step in (1, 2, 3):
         folder.write(checkpoint(step))
-    storage.delete(f"{FOLDER}/step-0000000003/{file}")
-    cut = f"{FOLDER}/step-0000000002/{file}"
+    storage.delete(f"{FOLDER}/step-0000000003-g1/{file}")
+    cut = f"{FOLDER}/step-0000000002-g1/{file}"
     storage.write(cut, storage.read(cut)[:-1])
     restored = folder.restore_latest()
     assert restored.checkpoint is not None
@@ -174,7 +174,7 @@ def test_a_missing_or_cut_file_is_damage(storage: Storage, file: str) -> None:
 def test_a_changed_number_in_the_manifest_is_damage(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(1))
-    name = f"{FOLDER}/step-0000000001/manifest.json"
+    name = f"{FOLDER}/step-0000000001-g1/manifest.json"
     content = local.read(name)
     assert b'"loss": 0.5' in content
     local.write(name, content.replace(b'"loss": 0.5', b'"loss": 0.4'))
@@ -185,7 +185,7 @@ def test_a_changed_number_in_the_manifest_is_damage(local: Storage) -> None:
 def test_a_changed_byte_without_meaning_is_damage(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(1))
-    name = f"{FOLDER}/step-0000000001/weights.safetensors"
+    name = f"{FOLDER}/step-0000000001-g1/weights.safetensors"
     content = local.read(name)
     assert b"}} " in content, "the header has no padding to change"
     local.write(name, content.replace(b"}} ", b"}}\t"))
@@ -196,7 +196,7 @@ def test_a_changed_byte_without_meaning_is_damage(local: Storage) -> None:
 def test_the_size_is_compared_first(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(1))
-    name = f"{FOLDER}/step-0000000001/weights.safetensors"
+    name = f"{FOLDER}/step-0000000001-g1/weights.safetensors"
     size_bytes = local.size_bytes(name)
     local.write(name, local.read(name) + b"x")
     with pytest.raises(JobFailed, match=f"it has {size_bytes + 1} bytes, not {size_bytes}"):
@@ -208,11 +208,11 @@ def test_files_of_another_checkpoint_are_damage(local: Storage) -> None:
     folder.write(checkpoint(1))
     folder.write(checkpoint(2))
     kernel = "weights.safetensors"
-    local.write(f"{FOLDER}/step-0000000002/{kernel}", local.read(f"{FOLDER}/step-0000000001/{kernel}"))
+    local.write(f"{FOLDER}/step-0000000002-g1/{kernel}", local.read(f"{FOLDER}/step-0000000001-g1/{kernel}"))
     with pytest.raises(JobFailed, match="weights/dense/kernel has other bytes"):
         folder.read(2)
-    manifest = local.read(f"{FOLDER}/step-0000000001/manifest.json")
-    local.write(f"{FOLDER}/step-0000000002/manifest.json", manifest)
+    manifest = local.read(f"{FOLDER}/step-0000000001-g1/manifest.json")
+    local.write(f"{FOLDER}/step-0000000002-g1/manifest.json", manifest)
     with pytest.raises(JobFailed, match="it is that of step 1"):
         folder.read(2)
 
@@ -225,7 +225,7 @@ def test_without_checkpoints_nothing_is_restored(storage: Storage) -> None:
 
 def as_version_1(storage: Storage, step: int) -> None:
     """Rewrites a manifest as version 1 had it: SHA-256 over the whole of each file."""
-    name = f"{FOLDER}/step-{step:010d}"
+    name = f"{FOLDER}/step-{step:010d}-g1"
     content = json.loads(storage.read(f"{name}/manifest.json"))
     del content["sha256"]
     content["formatVersion"] = 1
@@ -240,8 +240,10 @@ def test_a_checkpoint_of_version_1_is_read_and_verified(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(1))
     as_version_1(local, 1)
+    local.rename(f"{FOLDER}/step-0000000001-g1", f"{FOLDER}/step-0000000001")
     assert_equal(folder.read(1), checkpoint(1))
-    name = f"{FOLDER}/step-0000000001/weights.safetensors"
+    local.rename(f"{FOLDER}/step-0000000001", f"{FOLDER}/step-0000000001-g1")
+    name = f"{FOLDER}/step-0000000001-g1/weights.safetensors"
     local.write(name, local.read(name).replace(b"}} ", b"}}\t"))
     with pytest.raises(JobFailed, match="its digest is not that of the manifest"):
         folder.read(1)
@@ -250,7 +252,7 @@ def test_a_checkpoint_of_version_1_is_read_and_verified(local: Storage) -> None:
 def test_a_newer_format_version_is_refused_and_not_set_aside(local: Storage) -> None:
     folder = CheckpointFolder(local, JOB)
     folder.write(checkpoint(1))
-    name = f"{FOLDER}/step-0000000001/manifest.json"
+    name = f"{FOLDER}/step-0000000001-g1/manifest.json"
     newer = parse_manifest(local.read(name)).model_copy(update={"format_version": 3})
     local.write(name, newer.to_json())
     with pytest.raises(JobFailed, match="has format version 3, this server reads up to version 2") as caught:
@@ -261,25 +263,57 @@ def test_a_newer_format_version_is_refused_and_not_set_aside(local: Storage) -> 
 
 def test_the_same_step_is_replaced(storage: Storage) -> None:
     folder = CheckpointFolder(storage, JOB)
-    folder.write(checkpoint(5))
+    folder.write(checkpoint(5, loss=0.3))
+    folder.write(checkpoint(5, loss=0.2))
+    assert storage.names(FOLDER) == ["step-0000000005-g1"]
+    assert folder.read(5).metrics["loss"] == 0.2
     folder.write(checkpoint(5, generation=2))
-    assert folder.read(5).generation == 2
-    assert storage.names(FOLDER) == ["step-0000000005"]
+    assert (folder.steps(), folder.read(5).generation) == ([5], 2)
+    assert folder.prune(generation=2, keep=1, monitor="loss", mode="min") == []
+    assert storage.names(FOLDER) == ["step-0000000005-g2"], "the older start's goes"
 
 
 @pytest.mark.parametrize("is_new_there", [True, False])
 def test_a_crash_while_replacing_leaves_a_checkpoint(local: Storage, is_new_there: bool) -> None:
     folder = CheckpointFolder(local, JOB)
-    folder.write(checkpoint(5))
-    local.rename(f"{FOLDER}/step-0000000005", f"{FOLDER}/old-step-0000000005")
-    local.write(f"{FOLDER}/tmp-step-0000000005-00/weights.safetensors", b"half")
+    folder.write(checkpoint(5, loss=0.3))
+    local.rename(f"{FOLDER}/step-0000000005-g1", f"{FOLDER}/old-step-0000000005-g1")
+    local.write(f"{FOLDER}/tmp-step-0000000005-g1-00/weights.safetensors", b"half")
     if is_new_there:
-        folder.write(checkpoint(5, generation=2))
-        local.write(f"{FOLDER}/old-step-0000000005/rest", b"half removed")
+        folder.write(checkpoint(5, loss=0.2))
+        local.write(f"{FOLDER}/old-step-0000000005-g1/rest", b"half removed")
     restored = folder.restore_latest()
     assert restored.checkpoint is not None
-    assert restored.checkpoint.generation == (2 if is_new_there else 1)
-    assert local.names(FOLDER) == ["step-0000000005"]
+    assert restored.checkpoint.metrics["loss"] == (0.2 if is_new_there else 0.3)
+    assert local.names(FOLDER) == ["step-0000000005-g1"]
+
+
+def test_a_trainer_that_comes_back_behind_the_fence_changes_nothing_of_its_successor(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped after it had looked at the fence, and goes on when its successor has written."""
+    folder = CheckpointFolder(storage, JOB)
+    for step in (3, 6):
+        folder.write(checkpoint(step, generation=2))
+    monkeypatch.setattr(Fence, "check", lambda fence: None)
+    monkeypatch.setattr(CheckpointFolder, "_fence", lambda folder, version: None)
+    for step in (3, 9):
+        folder.write(checkpoint(step, generation=1))
+    assert folder.prune(generation=1, keep=1, monitor="step", mode="max") == []
+    assert storage.names(FOLDER) == ["step-0000000003-g2", "step-0000000006-g2", "step-0000000009-g1"]
+    assert [folder.read(step).generation for step in (3, 6)] == [2, 2]
+    assert folder.prune(generation=2, keep=1, monitor="step", mode="max") == [3, 6]
+    assert storage.names(FOLDER) == ["step-0000000009-g1"], "it is whole, and has the same bits"
+
+
+def test_a_damaged_checkpoint_of_a_newer_start_leaves_the_older_one_s(local: Storage) -> None:
+    folder = CheckpointFolder(local, JOB)
+    for generation in (1, 2):
+        folder.write(checkpoint(5, generation=generation))
+    local.delete(f"{FOLDER}/step-0000000005-g2/weights.safetensors")
+    restored = folder.restore_latest()
+    assert restored.checkpoint is not None and restored.checkpoint.generation == 1
+    assert "step-0000000005-g2" in restored.warnings[0]
 
 
 def test_a_superseded_trainer_changes_nothing(storage: Storage) -> None:
@@ -292,7 +326,7 @@ def test_a_superseded_trainer_changes_nothing(storage: Storage) -> None:
     assert caught.value.code == "superseded"
     with pytest.raises(JobFailed):
         folder.prune(generation=1, keep=1, monitor="step", mode="max")
-    assert storage.names(FOLDER) == ["step-0000000001", "step-0000000002"]
+    assert storage.names(FOLDER) == ["step-0000000001-g1", "step-0000000002-g1"]
     folder.write(checkpoint(3, generation=2))
     assert folder.prune(generation=2, keep=1, monitor="step", mode="max") == [1, 2]
     assert folder.steps() == [3]
@@ -354,7 +388,7 @@ def test_a_failing_storage_is_named_and_loses_nothing(tmp_path: Path, number: in
         folder.restore_latest()
     assert caught.value.code == code
     storage.error = None
-    assert storage.names(FOLDER) == ["step-0000000001"]
+    assert storage.names(FOLDER) == ["step-0000000001-g1"]
     assert_equal(folder.read(1), checkpoint(1))
 
 
