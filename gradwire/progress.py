@@ -58,6 +58,8 @@ class Snapshot:
 
     is_running: bool = False
     """Whether the first step is under way; before that the job is starting."""
+    phase: str = ""
+    """What the trainer is doing, in a word or two for people, such as training."""
     step: int = 0
     total_steps: int = 0
     epoch: int = 0

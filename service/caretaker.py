@@ -68,9 +68,12 @@ class Caretaker:
 
     def tick(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> None:
         """Takes in what has happened since the last tick; `nodes` are those of the cluster."""
-        self._take_progress(job, run, run.trainer.poll(run.cursor), now)
+        progress = run.trainer.poll(run.cursor)
+        self._take_progress(job, run, progress, now)
         if run.end is None:
             run.end, run.ended_at = run.trainer.outcome(), now
+        if run.end is None:
+            self._listen(job, run, progress, now)
         if run.end is not None:
             if _has_said_all(run, now):
                 self._conclude(job, run, run.end, now)
@@ -161,6 +164,19 @@ class Caretaker:
             job.record = self._journal.report(job.record, events)
             run.written_at, run.has_news = now, False
         run.cursor = max((event.cursor for event in progress.events), default=run.cursor)
+
+    def _listen(self, job: LiveJob, run: Run, progress: Progress | None, now: float) -> None:
+        """Gives a trainer up that listens to its workers, but has not answered for too long."""
+        run.phase = progress.snapshot.phase if progress is not None else run.phase
+        is_running = progress.snapshot.is_running if progress is not None else job.record.state is JobState.RUNNING
+        run.silence.look(now, is_answered=progress is not None or run.trainer.exchange_address() is None)
+        if run.is_hung or not run.silence.is_over(is_running=is_running):
+            return
+        run.is_hung = True
+        step, phase, owed_s = job.record.snapshot.step, run.phase or "starting", run.silence.owed_s
+        log.warning("trainer_hung", job=job.record.id, generation=job.record.generation, step=step, phase=phase)
+        what = f"it hung: no answer for {owed_s:.0f} s, last seen {phase} after step {step}"
+        run.trainer.kill(what, is_hung=True)
 
     def _move_to_running(self, job: LiveJob, run: Run, events: tuple[Event, ...]) -> tuple[Event, ...]:
         """Stores the events from before the first step, then moves the job; returns the other events."""

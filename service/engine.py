@@ -9,6 +9,8 @@ from typing import Protocol
 from gradwire.assignment import Assignment
 from gradwire.progress import Outcome, Progress
 
+KILLED = "the service killed it"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
@@ -51,8 +53,11 @@ class TrainerHandle(Protocol):
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         """Asks the trainer to do without these workers: each finishes its present order, and ends."""
 
-    def kill(self) -> None:
-        """Ends the process."""
+    def kill(self, reason: str = KILLED, *, is_hung: bool = False) -> None:
+        """Ends the process; `outcome` gives the reason when it has ended, if it has not ended before.
+
+        One that hangs, and may be stopped, is gone for sure by then.
+        """
 
 
 class WorkerHandle(Protocol):
@@ -65,8 +70,8 @@ class WorkerHandle(Protocol):
     def outcome(self) -> Outcome | Death | None:
         """How the run ended; None while it goes on."""
 
-    def kill(self) -> None:
-        """Ends the process and gives its share of the node back."""
+    def kill(self, reason: str = KILLED, *, is_hung: bool = False) -> None:
+        """Ends the process, as a trainer's is ended, and gives its share of the node back."""
 
 
 class Engine(Protocol):

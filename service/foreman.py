@@ -90,11 +90,12 @@ class Foreman:
             run.grant = run.grant.changed(worker.node, -1)
         elif is_late and not worker.is_killed:
             worker.is_killed = True
-            worker.handle.kill()
+            worker.handle.kill("it was dismissed and did not go", is_hung=True)
 
     def _replace(self, job: LiveJob, run: Run, worker_id: str, reason: str, nodes: Collection[str]) -> End | None:
         worker = run.workers.pop(worker_id)
-        worker.handle.kill()  # what is left of it gives its share back
+        # What is left of it gives its share back; one that has not ended by itself may be stopped.
+        worker.handle.kill(is_hung=worker.handle.outcome() is None)
         run.deaths[worker_id] = reason
         job.losses = job.losses.worker_died()
         if (end := after_worker(job.losses, worker_id, reason)) is not None:

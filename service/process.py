@@ -19,6 +19,7 @@ from typing import Any
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome
+from service.identity import Identity
 
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
@@ -54,6 +55,10 @@ class Process:
         self._lock = threading.Lock()
         self._taken = threading.Event()
         self._body: Any = None
+
+    def who(self) -> Identity:
+        """This process: told at once, for whoever may have to kill it."""
+        return Identity.own()
 
     def warm(self) -> dict[str, object]:
         """Imports what every job needs; returns `pid`, `seconds` and, by module, why a role could not be imported.

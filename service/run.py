@@ -10,6 +10,7 @@ from service.admission import Demand, Grant, demand_of
 from service.engine import Death, TrainerHandle, WorkerHandle
 from service.jobs.record import JobRecord
 from service.recovery import Losses
+from service.silence import Silence
 
 
 @dataclass(slots=True)
@@ -44,6 +45,11 @@ class Run:
     """Whether the snapshot has changed since."""
     stopping_since: float | None = None
     """When the trainer was asked to stop, because the job is cancelled or paused."""
+    silence: Silence = field(default_factory=Silence)
+    phase: str = ""
+    """What the trainer was doing when it answered last."""
+    is_hung: bool = False
+    """Whether the trainer was given up since it did not answer."""
     end: Outcome | Death | None = None
     ended_at: float = 0.0
     answers_after_end: int = 0

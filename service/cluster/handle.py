@@ -10,7 +10,7 @@ from gradwire.progress import Outcome, Progress
 from service.cluster.launch import Launch
 from service.cluster.launcher import Launcher
 from service.cluster.mailbox import Mailbox
-from service.engine import Death
+from service.engine import KILLED, Death
 
 
 class RayWorker:
@@ -30,9 +30,9 @@ class RayWorker:
         """How the run ended; None while it goes on."""
         return self._launch.ending
 
-    def kill(self) -> None:
-        """Ends the process and gives its share of the node back."""
-        self._mailbox.post(self._launcher.kill, self._launch, "the service killed it")
+    def kill(self, reason: str = KILLED, *, is_hung: bool = False) -> None:
+        """Ends the process and gives its share of the node back; one that hangs is gone before its end is told."""
+        self._mailbox.post(self._launcher.kill, self._launch, reason, is_hung)
 
 
 class RayTrainer(RayWorker):

@@ -23,6 +23,8 @@ class Launch:
     gpus: float = 0.0
     share: Share | None = None
     member: Member | None = None
+    assigned_s: float = 0.0
+    """When it got its process."""
     is_started: bool = False
     is_cancelled: bool = False
     kill_reason: str = ""

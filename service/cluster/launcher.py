@@ -19,12 +19,17 @@ from service.cluster.launch import Launch
 from service.cluster.pool import Member, WarmPool
 from service.cluster.share import Share
 from service.engine import Death, NodeResources
+from service.identity import Identity
 from service.process import Process
 
 log = structlog.get_logger()
 
 THREADS = 4
 """Of a process: one in `run`, the others for calls meanwhile."""
+
+START_TIMEOUT_S = 180.0
+"""A process that is not in its role by then hangs; importing TensorFlow may take a minute where there is little CPU."""
+SLAY_TIMEOUT_S = 2.0
 
 WAITING_TICK_S = 0.05
 TICK_S = 1.0
@@ -50,6 +55,10 @@ class Launcher:
         """Gives processes to launches whose share has come, and fills the pool; returns the seconds until the next."""
         for launch in list(self._waiting):
             self._guarded(launch, self._advance)
+        late_s = time.monotonic() - START_TIMEOUT_S
+        for launch in [launch for launch in self._live if launch.member and not launch.is_started]:
+            if launch.assigned_s < late_s and not launch.kill_reason:
+                self.kill(launch, f"it did not start within {START_TIMEOUT_S:.0f} s", is_hung=True)
         self._pool.fill([(node.node, node.cpus) for node in nodes if node.cpus], time.monotonic())
         return WAITING_TICK_S if self._waiting else TICK_S
 
@@ -71,14 +80,31 @@ class Launcher:
             return
         _then(launch.member.actor.call.remote(method, *arguments), lambda asked: _copy(asked, answer))
 
-    def kill(self, launch: Launch, reason: str) -> None:
+    def kill(self, launch: Launch, reason: str, is_hung: bool) -> None:
         """Ends a launch at any point of its life; its ending tells when the process is gone."""
         launch.kill_reason = launch.kill_reason or reason
         if launch.member is None:
             self._end(launch, Death(f"{launch.kill_reason} before it had a process"))
+            return
+        self._lingering = [other for other in self._lingering if other is not launch]
+        if is_hung and launch.member.identity is not None:
+            self._slay(launch.member, launch.member.identity)
         else:
             ray.kill(launch.member.actor)
-            self._lingering = [other for other in self._lingering if other is not launch]
+
+    def _slay(self, member: Member, identity: Identity) -> None:
+        """Ends a process that may be stopped: Ray takes it for dead at once, and kills it five seconds later."""
+        if member.node == self._home() and identity.is_alive():
+            self._slain(member, identity, identity.end(SLAY_TIMEOUT_S))
+            return
+        place = NodeAffinitySchedulingStrategy(member.node, soft=False)
+        end = ray.remote(Identity.end).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+        answered = end.remote(identity, SLAY_TIMEOUT_S)
+        _then(answered, lambda answer: self._post(self._slain, member, identity, answer.exception() is None))
+
+    def _slain(self, member: Member, identity: Identity, is_gone: bool) -> None:
+        log.info("process.slain", node=member.node, pid=identity.pid, is_gone=is_gone)
+        ray.kill(member.actor)
 
     def stop(self) -> None:
         """Ends everything; every launch has an ending afterwards."""
@@ -116,6 +142,7 @@ class Launcher:
             launch.member = self._spawn(node, uses_gpu=True, **launch.share.options())
         else:
             launch.member = self._pool.take(node, self._home(), time.monotonic())
+        launch.assigned_s = time.monotonic()
         begun = launch.member.actor.start.remote(launch.role, launch.assignment)
         _then(begun, lambda answer: self._post(self._started, launch, answer))
 
@@ -162,9 +189,14 @@ class Launcher:
         options = options or {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
         kind = self._kind.options(num_cpus=0, max_restarts=0, max_concurrency=THREADS, **options)
         member = Member(actor=kind.remote(uses_gpu=uses_gpu), node=node)
+        _then(member.actor.who.remote(), lambda answer: self._post(self._met, member, answer))
         _then(member.actor.warm.remote(), lambda answer: self._post(self._warmed, member, answer))
         _then(member.actor.idle.remote(), lambda answer: self._post(self._left, member, answer))
         return member
+
+    def _met(self, member: Member, answer: Future[Identity]) -> None:
+        if not answer.exception():  # whoever waits for its warming or idling is told of its end
+            member.identity = answer.result()
 
     def _warmed(self, member: Member, answer: Future[dict[str, object]]) -> None:
         if error := answer.exception():

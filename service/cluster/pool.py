@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.identity import Identity
+
 QUIET_S = 10.0
 """Nothing is replaced so soon after a launch or a death: an import takes the CPUs that a starting job needs, and a
 process that cannot live should not die twice a second."""
@@ -20,6 +22,8 @@ class Member:
     actor: Any
     node: str
     is_warm: bool = False
+    identity: Identity | None = None
+    """Known as soon as it lives."""
 
 
 class WarmPool:

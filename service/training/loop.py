@@ -167,9 +167,10 @@ class Loop:
 
     def _evaluate(self) -> None:
         assert self.evaluator is not None  # the caller looked
+        self.reporter.update(phase="evaluating")
         self.weights.load_state()
         self.eval_metrics = self.evaluator.evaluate()
-        self.reporter.update(eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
+        self.reporter.update(phase="training", eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 
     def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:

@@ -119,11 +119,13 @@ class Trainer:
 
     def _train(self) -> None:
         self._fence.check()
+        self._reporter.update(phase="building the model")
         model = self._prepare()
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
         self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
         rounds = Rounds(self._server, self._crew, lambda: self._interrupt(rounds), model.rows.samples)
+        self._reporter.update(phase="waiting for workers")
         rounds.gather(self._spec.resources.min_workers)
         checkpoints = self._spec.training.checkpoint
         writer = CheckpointWriter(
@@ -220,7 +222,7 @@ class Trainer:
             self._reporter.emit("warning", f"the digest is not comparable with that of an undisturbed run: {what}")
 
     def _run(self, loop: Loop, model: _Model) -> None:
-        self._reporter.update(is_running=True, workers=self._crew.views)
+        self._reporter.update(is_running=True, phase="training", workers=self._crew.views)
         self._reporter.emit("state", "the first step is under way")
         try:
             loop.run()
@@ -228,6 +230,7 @@ class Trainer:
             loop.save_now()
             raise
         finally:
+            self._reporter.update(phase="writing the last checkpoint")
             trainable, state = model.weights.values()
             digest = weights_digest(trainable, state, {})
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
@@ -236,6 +239,7 @@ class Trainer:
 
     def _export(self, model: _Model) -> None:
         self._fence.check()
+        self._reporter.update(phase="exporting")
         model.weights.load_state()
         exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
         for warning in exports.warnings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gradwire.assignment import Assignment
 from gradwire.progress import Event, EventKind, Outcome, Progress, Snapshot
-from service.engine import Death, NodeResources, TrainerHandle, WorkerHandle
+from service.engine import KILLED, Death, NodeResources, TrainerHandle, WorkerHandle
 
 
 @dataclass
@@ -21,6 +21,7 @@ class FakeTrainer:
     """What the next polls give; then the truth."""
     is_cancelled: bool = False
     is_killed: bool = False
+    was_hung: bool = False
     dismissed: list[str] = field(default_factory=list)
     scaled: list[int] = field(default_factory=list)
 
@@ -46,9 +47,10 @@ class FakeTrainer:
     def dismiss(self, worker_ids: Sequence[str]) -> None:
         self.dismissed += worker_ids
 
-    def kill(self) -> None:
+    def kill(self, reason: str = KILLED, *, is_hung: bool = False) -> None:
         self.is_killed = True
-        self.end = self.end or Death("killed")
+        self.was_hung = is_hung
+        self.end = self.end or Death(reason)
 
     def emit(self, kind: EventKind, message: str) -> None:
         cursor = len(self.events) + 1
@@ -63,13 +65,15 @@ class FakeWorker:
     cpus: float
     end: Outcome | Death | None = None
     is_killed: bool = False
+    was_hung: bool = False
 
     def outcome(self) -> Outcome | Death | None:
         return self.end
 
-    def kill(self) -> None:
+    def kill(self, reason: str = KILLED, *, is_hung: bool = False) -> None:
         self.is_killed = True
-        self.end = self.end or Death("killed")
+        self.was_hung = is_hung
+        self.end = self.end or Death(reason)
 
 
 @dataclass

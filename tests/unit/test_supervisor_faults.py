@@ -65,6 +65,48 @@ def test_a_trainer_that_keeps_dying_fails_the_job(lab: Lab) -> None:
     assert "4 trainers died before step 5 was committed, the last of out of memory" in job.error.message
 
 
+def test_a_trainer_that_hangs_is_killed_and_followed_by_another(lab: Lab) -> None:
+    lab.submit()
+    lab.run(step=4)
+    first = lab.trainer
+    first.snapshot = replace(first.snapshot, phase="evaluating")
+    lab.tick(0.1)
+    first.answers = [None] * 1000
+    lab.tick(0.1, times=49)
+    assert not first.is_killed
+    lab.tick(0.1, times=4)
+    assert first.is_killed and lab.job().state is JobState.RECOVERING and lab.job().generation == 2
+    assert lab.job().state_reason == "starting the trainer again (start 2)"
+    assert (
+        "the trainer died (it hung: no answer for 5 s, last seen evaluating after step 4); another goes on from the "
+        "last checkpoint"
+    ) in lab.messages()
+
+
+def test_a_trainer_that_builds_its_model_may_be_silent_for_longer(lab: Lab) -> None:
+    lab.submit()
+    lab.tick()
+    lab.tick(1.0, times=100)
+    assert not lab.trainer.is_killed, "its process may take its time; the engine looks after that"
+    lab.trainer.address = "/dev/shm/x"
+    lab.tick()
+    lab.trainer.answers = [None] * 1000
+    lab.tick(1.0, times=29)
+    assert not lab.trainer.is_killed
+    first = lab.trainer
+    lab.tick(1.0, times=2)
+    assert first.is_killed and "last seen starting" in " ".join(lab.messages())
+
+
+def test_a_coordinator_that_stood_still_blames_nobody(lab: Lab) -> None:
+    lab.submit()
+    lab.run(step=4)
+    lab.trainer.answers = [None] * 4
+    lab.tick(1000.0, times=4)
+    lab.tick(1000.0)
+    assert not lab.trainer.is_killed
+
+
 def test_a_trainer_that_gets_further_may_die_often(lab: Lab) -> None:
     lab.submit()
     for step in range(1, 3 * MAX_TRAINER_DEATHS):
@@ -92,7 +134,7 @@ def test_a_worker_that_its_trainer_let_go_is_replaced_though_its_process_is_ther
     view = WorkerView(id=hung.id, pid=7, node="n", state="DEAD", phase="data", transport="shared_memory")
     lab.trainer.snapshot = replace(lab.trainer.snapshot, workers=(view,))
     lab.tick(0.2, times=6)
-    assert hung.is_killed and len(lab.engine.workers) == 3
+    assert hung.was_hung and len(lab.engine.workers) == 3
     assert any(f"worker {hung.id} died (its trainer let it go in phase data)" in message for message in lab.messages())
     lab.tick(0.2, times=10)
     assert len(lab.engine.workers) == 3, "it is replaced once"
