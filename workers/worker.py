@@ -20,6 +20,7 @@ from gradwire.storage import Storage
 from workers.binding import Binding
 from workers.computer import NodeComputer
 from workers.data.prefetch import Prefetcher
+from workers.data.row_order import RowOrder
 from workers.denormals import flush_denormals
 from workers.exchange.client import SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
@@ -104,7 +105,8 @@ class Worker:
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         for samples in rows.schedule.shard_sizes():
             program.trace(batches.make(np.arange(samples, dtype=np.int64)))
-        return program, Prefetcher(lambda step, shard: Prepared.of(batches.make(rows.schedule.ids(step, shard))))
+        order = RowOrder(rows.schedule)
+        return program, Prefetcher(lambda step, shard: Prepared.of(batches.make(order.ids(step, shard))))
 
     def _bind(self, client: SharedMemoryClient, program: GradientProgram, welcome: Welcome) -> Binding:
         layout = program.variables.layout()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwire.spec.job import TrainingSpec
+from workers.data.row_order import RowOrder
 from workers.data.schedule import Place, Schedule
 
 
@@ -132,3 +133,12 @@ def test_without_shuffle_the_rows_keep_their_order() -> None:
     assert not schedule.is_constant
     one = Schedule(rows=8, global_batch=8, shards=2, seed=3, shuffle=False, steps=5)
     assert one.is_constant and one.ids(0, 1).tolist() == one.ids(4, 1).tolist() == [4, 5, 6, 7]
+
+
+@given(schedule=schedules(), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_rows_worked_out_ahead_are_those_of_the_schedule(schedule: Schedule, data: st.DataObject) -> None:
+    order = RowOrder(schedule)
+    places = st.tuples(st.integers(0, schedule.total_steps - 1), st.integers(0, schedule.shards - 1))
+    for step, shard in data.draw(st.lists(places, max_size=12)):
+        assert order.ids(step, shard).tolist() == schedule.ids(step, shard).tolist()

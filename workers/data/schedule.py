@@ -12,6 +12,14 @@ from gradwire.spec.job import TrainingSpec
 from workers.data.permutation import Permutation
 
 
+class Span(NamedTuple):
+    """Neighbouring positions of an epoch's order."""
+
+    epoch: int
+    first: int
+    samples: int
+
+
 class Place(NamedTuple):
     """Where a sample is used."""
 
@@ -103,9 +111,18 @@ class Schedule:
 
     def ids(self, step: int, shard: int) -> np.ndarray:
         """The rows of a shard, in order: int64, shape (`shard_samples(step, shard)`,)."""
-        start = self._batch_start(step) + self._shard_start(shard)
-        positions = np.arange(start, start + self.shard_samples(step, shard), dtype=np.int64)
-        return self._order(self.epoch_of(step)).at(positions) if self.shuffle else positions
+        epoch, first, samples = self.span(step, shard)
+        positions = np.arange(first, first + samples, dtype=np.int64)
+        return self.order(epoch).at(positions) if self.shuffle else positions
+
+    def span(self, step: int, shard: int) -> Span:
+        """Where in its epoch's order the rows of a shard stand."""
+        first = self._batch_start(step) + self._shard_start(shard)
+        return Span(self.epoch_of(step), first, self.shard_samples(step, shard))
+
+    def order(self, epoch: int) -> Permutation:
+        """The order of an epoch that is shuffled."""
+        return Permutation(self.rows, key=(self.seed, epoch))
 
     def place_of(self, sample: int, epoch: int) -> Place:
         """The one place of an epoch that uses a row; it may lie after the last step if `steps` ends in mid-epoch.
@@ -117,7 +134,7 @@ class Schedule:
             raise IndexError(f"there are rows 0 to {self.rows - 1}, not {sample}")
         position = sample
         if self.shuffle:
-            position = int(self._order(epoch).inverse(np.array([sample], np.int64))[0])
+            position = int(self.order(epoch).inverse(np.array([sample], np.int64))[0])
         batch, within = divmod(position, self.global_batch)
         return Place(epoch * self.steps_per_epoch + batch, within // self.shard_capacity)
 
@@ -127,9 +144,6 @@ class Schedule:
             place = self.place_of(sample, epoch)
             if place.step < self.total_steps:
                 yield place
-
-    def _order(self, epoch: int) -> Permutation:
-        return Permutation(self.rows, key=(self.seed, epoch))
 
     def _batch_start(self, step: int) -> int:
         if not 0 <= step < self.total_steps:

@@ -46,12 +46,19 @@ def split(rows: int, share: float, seed: int) -> tuple[Subset, Subset]:
     return Subset(permutation, validation, rows), Subset(permutation, 0, validation)
 
 
+MAX_TABLE_ROWS = 1 << 20
+"""8 MiB as a table; a larger subset is permuted batch by batch."""
+
+
 class SubsetSource:
     """The rows of a subset of a source, as a source."""
 
     def __init__(self, source: Source, subset: Subset) -> None:
         self._source = source
         self._subset = subset
+        # Permuting the rows of every batch a second time costs more than a table of a small subset.
+        everything = np.arange(subset.rows if subset.rows <= MAX_TABLE_ROWS else 0, dtype=np.int64)
+        self._table = subset.ids(everything)
 
     @property
     def name(self) -> str:
@@ -67,7 +74,10 @@ class SubsetSource:
 
     def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
         check_ids(self.name, ids, self.rows)
-        return self._source.take(self._subset.ids(ids), names)
+        return self._source.take(self._whole(ids), names)
 
     def file_rows(self, ids: np.ndarray) -> np.ndarray:
-        return self._source.file_rows(self._subset.ids(ids))
+        return self._source.file_rows(self._whole(ids))
+
+    def _whole(self, ids: np.ndarray) -> np.ndarray:
+        return self._table[ids] if self._table.size else self._subset.ids(ids)
