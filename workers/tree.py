@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -61,7 +62,8 @@ def cut(node: Node, limit: int) -> list[Node]:
     return cut(left, limit) + cut(right, limit)
 
 
-def share_out(shards: int, workers: int) -> list[list[Node]]:
+@lru_cache(maxsize=64)  # most steps are as the one before
+def share_out(shards: int, workers: int) -> tuple[tuple[Node, ...], ...]:
     """Nodes for each of `workers`, such that the most loaded one computes as few shards as it can.
 
     Of the ways to reach that it takes the one with the largest nodes, since a node costs one contribution.
@@ -69,7 +71,8 @@ def share_out(shards: int, workers: int) -> list[list[Node]]:
     root = Node(0, shards)
     limits = [1 << exponent for exponent in range(shards.bit_length(), -1, -1)]
     plans = [_balance(cut(root, limit), workers) for limit in limits]
-    return min(plans, key=_heaviest)  # the first of equals: the largest nodes
+    best = min(plans, key=_heaviest)  # the first of equals: the largest nodes
+    return tuple(tuple(nodes) for nodes in best)
 
 
 def _heaviest(plan: Iterable[list[Node]]) -> int:

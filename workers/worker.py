@@ -28,6 +28,7 @@ from workers.fingerprint import fingerprint
 from workers.objective import input_dtypes, make_objective
 from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
+from workers.scheduling import prefer_trainer
 from workers.slots import Slots
 
 HEARTBEAT_S = 0.5
@@ -82,6 +83,7 @@ class Worker:
 
     def _serve(self, client: SharedMemoryClient) -> Outcome:
         flush_denormals()
+        prefer_trainer()
         started = time.monotonic()
         rows = Rows.open(self._spec, self._assignment)
         program, prefetcher = self._trace(rows)

@@ -138,7 +138,7 @@ class Dispatch:
     def _plan(self) -> None:
         self._is_planned = True
         plan = share_out(self.shards, len(self._idle))
-        self._waiting = dict(zip(self._idle, plan, strict=True))
+        self._waiting = {worker_id: list(nodes) for worker_id, nodes in zip(self._idle, plan, strict=True)}
 
     def _hand_out(self) -> list[Order]:
         orders = []

@@ -25,7 +25,9 @@ from workers.program import LOSS
 from workers.tree import Node
 
 REPORT_S = 0.5
-"""At least so long between two progress events, but at the end of an epoch."""
+"""At least so long between two progress events within an epoch."""
+EPOCH_REPORT_S = 0.05
+"""Likewise at the ends of epochs, which may be shorter than a millisecond."""
 
 PHASES = ("data", "compute", "exchange", "sum", "apply")
 
@@ -136,7 +138,8 @@ class Loop:
         if is_evaluated:
             self._evaluate()
             should_stop = self.stopper.should_stop(self.eval_metrics)
-        if is_epoch_end or is_last or should_stop or time.monotonic() - self._reported_at > REPORT_S:
+        pause_s = EPOCH_REPORT_S if is_epoch_end else REPORT_S
+        if is_last or should_stop or time.monotonic() - self._reported_at > pause_s:
             self._report()
         is_end = is_last or should_stop
         if self._is_save_overdue or self._is_due(self.saver.every_steps, is_epoch_end, is_end):

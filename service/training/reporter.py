@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from gradwire.progress import Event, EventKind, Progress, Snapshot
+from gradwire.progress import Event, EventKind, Progress, Snapshot, WorkerView
 
 MAX_EVENTS = 10_000
 """Kept for a coordinator that is away; then the oldest are dropped."""
@@ -45,6 +45,11 @@ class Reporter:
         """Changes fields of the snapshot, all at once."""
         with self._lock:
             self._snapshot = replace(self._snapshot, **values)
+
+    @property
+    def workers(self) -> tuple[WorkerView, ...]:
+        """The workers that were reported last."""
+        return self._snapshot.workers
 
     @property
     def step(self) -> int:

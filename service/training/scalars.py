@@ -24,7 +24,7 @@ LARGE = 2.0**20
 
 
 class Scalars:
-    """Owns the optimiser's step count. `next` is called once for each step, in order.
+    """`iterations` counts the steps that were asked for; `next` is called once for each, in order.
 
     Args:
         optimizer: fresh, unbuilt; SGD, Adam or AdamW, none of them with clipping.
@@ -39,24 +39,29 @@ class Scalars:
         self._gradients = [tf.fill([1], np.float32(LARGE if is_adam else 1.0))] * TWINS
         function = tf.function(lambda *gradients: self._trace(list(gradients)), autograph=False)
         self._run = Concrete(function.get_concrete_function(*self._gradients))
+        # With a fixed learning rate, SGD's scalars are the same in every step; Adam's bias correction changes.
+        self._is_fixed = isinstance(optimizer._learning_rate, keras.Variable) and not is_adam
+        self._fixed: StepScalars | None = None
+        self.iterations = 0
         self._decay: Concrete | None = None
         if optimizer.weight_decay is not None:
             # A function of its own: as a result of the other, it would keep TensorFlow from merging constants.
             self._decay = Concrete(tf.function(self._trace_decay, autograph=False).get_concrete_function())
 
-    @property
-    def iterations(self) -> int:
-        """Steps that were asked for so far."""
-        return int(self._optimizer.iterations.numpy())
-
     def restore(self, iterations: int) -> None:
         """The next step is the one after so many."""
+        self.iterations = iterations
         self._optimizer.iterations.assign(iterations)
 
     def next(self) -> StepScalars:
         """The scalars of the step after those asked for before; counts it."""
+        self.iterations += 1
+        if self._fixed is not None:
+            return self._fixed
         decay = np.float32(self._decay()[0]) if self._decay is not None else None  # before the step is counted
-        return StepScalars(np.float32(self._run(*self._gradients)[0][0]), decay)
+        scalars = StepScalars(np.float32(self._run(*self._gradients)[0][0]), decay)
+        self._fixed = scalars if self._is_fixed else None
+        return scalars
 
     def _trace(self, gradients: list[Any]) -> list[Any]:
         """What an update takes from a weight."""

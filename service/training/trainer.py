@@ -252,7 +252,8 @@ class Trainer:
             raise Cancelled
         while not self._changes.empty():
             self._changes.get()(rounds)
-        self._reporter.update(workers=self._crew.views)
+        if self._crew.views is not self._reporter.workers:
+            self._reporter.update(workers=self._crew.views)
 
     def _report_worker(self, message: str, is_warning: bool) -> None:
         self._reporter.update(workers=self._crew.views)
