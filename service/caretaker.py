@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import structlog
 
 from gradwire.progress import ErrorView, Event, Outcome, Progress
 from service.admission import Grant
-from service.engine import Death
+from service.engine import Death, FoundRun
 from service.foreman import Foreman, crew_text
 from service.jobs.journal import Journal
 from service.jobs.record import JobRecord
@@ -17,7 +18,7 @@ from service.jobs.states import JobState
 from service.launcher import Launcher
 from service.recovery import End, Hold, Restart, after_trainer, explained, failure
 from service.retirement import Retirement
-from service.run import LiveJob, Run
+from service.run import LiveJob, PlacedWorker, Run
 
 CANCEL_GRACE_S = 15.0
 """How long a cancelled trainer may take for its last checkpoint."""
@@ -52,7 +53,7 @@ class Caretaker:
 
     def start(self, job: LiveJob, grant: Grant, now: float) -> None:
         """Launches the next generation of the job's trainer."""
-        record = replace(job.record, generation=job.record.generation + 1)
+        record = replace(job.record, generation=job.record.generation + 1, trainer_cursor=0, next_worker=0)
         if record.state is JobState.QUEUED:
             record = self._journal.move(record, JobState.STARTING, "starting the trainer")
         else:
@@ -66,9 +67,20 @@ class Caretaker:
         else:
             job.run = Run(assignment=assignment, trainer=trainer, grant=grant)
 
+    def adopt(self, job: LiveJob, found: FoundRun, now: float) -> None:
+        """Goes on with a start of the job's trainer that has outlived the coordinator that launched it."""
+        grant = Grant(demand=job.demand, workers=Counter(node for _, node in found.workers))
+        run = job.run = Run(assignment=found.assignment, trainer=found.trainer, grant=grant)
+        run.workers = {handle.id: PlacedWorker(handle, node) for handle, node in found.workers}
+        log.info("job_adopted", job=job.record.id, generation=job.record.generation, workers=grant.total)
+        what = f"the service was restarted; the trainer has gone on meanwhile, with {crew_text(run)}"
+        job.record = self._journal.explain(job.record, what)
+        if job.record.is_cancelling or job.record.is_pausing:
+            self.stop(run, now)
+
     def tick(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> None:
         """Takes in what has happened since the last tick; `nodes` are those of the cluster."""
-        progress = run.trainer.poll(run.cursor)
+        progress = run.trainer.poll(job.record.trainer_cursor)
         self._take_progress(job, run, progress, now)
         if run.end is None:
             run.end, run.ended_at = run.trainer.outcome(), now
@@ -108,9 +120,8 @@ class Caretaker:
             run.stopping_since = now
             run.trainer.cancel()
 
-    def hold(self, job: LiveJob, now: float, why: str = "") -> None:
+    def hold(self, job: LiveJob, now: float, why: str = "", *, is_resumed: bool = False) -> None:
         """Pauses the job, whose trainer has ended, or has nothing to save; one that was resumed meanwhile is queued."""
-        is_resumed = job.record.state is JobState.RUNNING and not job.record.is_pausing
         if job.run is not None:
             job.run.trainer.kill()
         self._release(job, now)
@@ -146,7 +157,7 @@ class Caretaker:
         if job.record.is_cancelling:
             self.finish(job, End(state=JobState.CANCELLED, reason=f"cancelled; {why}"), now)
         else:
-            self.hold(job, now, why)
+            self.hold(job, now, why, is_resumed=not job.record.is_pausing)
 
     def _take_progress(self, job: LiveJob, run: Run, progress: Progress | None, now: float) -> None:
         if progress is None:
@@ -161,9 +172,13 @@ class Caretaker:
         if snapshot.is_running and record.state in (JobState.STARTING, JobState.RECOVERING):
             events = self._move_to_running(job, run, events)
         if events or (run.has_news and now - run.written_at >= WRITE_EVERY_S):
-            job.record = self._journal.report(job.record, events)
+            self._report(job, events)
             run.written_at, run.has_news = now, False
-        run.cursor = max((event.cursor for event in progress.events), default=run.cursor)
+
+    def _report(self, job: LiveJob, events: tuple[Event, ...]) -> None:
+        """Stores events together with where they end, so that each is stored once, whoever stores the next."""
+        cursor = max((event.cursor for event in events), default=job.record.trainer_cursor)
+        job.record = self._journal.report(replace(job.record, trainer_cursor=cursor), events)
 
     def _listen(self, job: LiveJob, run: Run, progress: Progress | None, now: float) -> None:
         """Gives a trainer up that listens to its workers, but has not answered for too long."""
@@ -182,7 +197,7 @@ class Caretaker:
         """Stores the events from before the first step, then moves the job; returns the other events."""
         is_before = [event.kind not in ("state", "progress") for event in events]
         first = is_before.index(False) if False in is_before else len(events)
-        job.record = self._journal.report(job.record, events[:first])
+        self._report(job, events[:first])
         job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {crew_text(run)}")
         return events[first:]
 
@@ -206,7 +221,7 @@ class Caretaker:
                     verdict = _explained(verdict, verdict.error, run)
                 self.finish(job, verdict, now)
             case Hold(why=why):
-                self.hold(job, now, why)
+                self.hold(job, now, why, is_resumed=not record.is_pausing)
             case Restart(reason=reason):
                 log.warning("trainer_died", job=job.record.id, generation=job.record.generation, why=reason)
                 self._restart(job, run, reason, now)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -30,6 +30,7 @@ from service.launcher import Launcher
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
 from service.readiness import Readiness
+from service.run import Run
 from service.segments import remove_segments
 from service.state_folder import StateFolder
 from service.store.base import JobStore
@@ -90,7 +91,8 @@ class Coordinator:
         metrics = Metrics(store.counts)
         self._metrics_address = self._serve_metrics(metrics, parts)
         service_id = self._folder.service_id
-        remove_segments(service_id)
+        if config.ray is None:
+            remove_segments(service_id)  # otherwise trainers may be at work that the last service has left
         parts.callback(remove_segments, service_id)
         self._engine = LateEngine(lambda: make_engine(config, self._folder))
         parts.callback(self._stop_engine)
@@ -125,6 +127,7 @@ class Coordinator:
             launcher=launcher,
             clock=time.monotonic,
             cleared=lambda run: remove_segments(service_id, run.assignment.job_id, run.assignment.generation),
+            adopted=None if config.ray is None else lambda runs: _sweep(service_id, runs),
         )
 
     def _make_backend(self, store: JobStore, storage: Storage, journal: Journal, bulletin: Bulletin) -> Backend:
@@ -210,6 +213,10 @@ class Coordinator:
             raise WrongSetting("--metrics", f"cannot listen on {address}: {error}", exit_code=1) from error
         parts.callback(server.stop)
         return str(server.address)
+
+
+def _sweep(service_id: str, adopted: Collection[Run]) -> None:
+    remove_segments(service_id, but=[(run.assignment.job_id, run.assignment.generation) for run in adopted])
 
 
 def _entered(parts: ExitStack, part: T, close: Callable[[T], None]) -> T:

@@ -74,6 +74,15 @@ class WorkerHandle(Protocol):
         """Ends the process, as a trainer's is ended, and gives its share of the node back."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRun:
+    """A start of a job's trainer that has outlived its coordinator, with its workers and their nodes."""
+
+    assignment: Assignment
+    trainer: TrainerHandle
+    workers: tuple[tuple[WorkerHandle, str], ...]
+
+
 class Engine(Protocol):
     """Where processes run."""
 
@@ -82,6 +91,9 @@ class Engine(Protocol):
 
         `refill` says whether a used process is replaced by a new warm one.
         """
+
+    def found(self) -> tuple[FoundRun, ...]:
+        """What an earlier coordinator of the service has left at work; whoever asks answers for it from then on."""
 
     def resources(self) -> tuple[NodeResources, ...]:
         """The nodes of the cluster."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -34,13 +35,16 @@ class Foreman:
         address = run.trainer.exchange_address()
         if address is None:
             return
-        if not run.workers and run.next_worker == 0 and job.record.state is JobState.STARTING:
+        if not run.workers and job.record.next_worker == 0 and job.record.state is JobState.STARTING:
             job.record = self._journal.explain(job.record, f"building the model on {crew_text(run)}")
+        number = job.record.next_worker
         for node, wanted in run.grant.workers.items():
             for _ in range(wanted - run.present(node)):
-                handle = self._launcher.worker(run.assignment, run.next_worker, address, job.demand, node)
+                handle = self._launcher.worker(run.assignment, number, address, job.demand, node)
                 run.workers[handle.id] = PlacedWorker(handle, node)
-                run.next_worker += 1
+                number += 1
+        if number > job.record.next_worker:
+            job.record = self._journal.write(replace(job.record, next_worker=number))
 
     def grow(self, job: LiveJob, run: Run, more: Mapping[str, int]) -> None:
         """Gives the job more workers."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from gradwire.assignment import Assignment
-from service.engine import Engine, NodeResources, TrainerHandle, WorkerHandle
+from service.engine import Engine, FoundRun, NodeResources, TrainerHandle, WorkerHandle
 
 
 class LateEngine:
@@ -36,6 +36,10 @@ class LateEngine:
             self._is_stopped = True
             if self._engine is not None:
                 self._engine.stop()
+
+    def found(self) -> tuple[FoundRun, ...]:
+        """See `Engine`."""
+        return self._started().found()
 
     def resources(self) -> tuple[NodeResources, ...]:
         """See `Engine`."""

@@ -39,8 +39,9 @@ ROLE_MODULES = ("service.training.trainer", "workers.worker")
 class Process:
     """Serves one job, in the role that `start` names.
 
-    `idle` occupies a thread until then, `run` from then on; `call` comes from others. What a role raises leaves the
-    process as an Outcome or a plain GradwireError: the coordinator would import TensorFlow to unpickle an error of it.
+    `idle` occupies a thread until then; the role runs in one of the process's own, so that it depends on no call of
+    anybody's, and its outcome stays here for whoever asks by `outcome`. What a role raises leaves the process as an
+    Outcome or a plain GradwireError: the coordinator would import TensorFlow to unpickle an error of it.
     """
 
     def __init__(self, *, uses_gpu: bool = False) -> None:
@@ -54,7 +55,9 @@ class Process:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._lock = threading.Lock()
         self._taken = threading.Event()
+        self._ended = threading.Event()
         self._body: Any = None
+        self._outcome: Outcome | None = None
 
     def who(self) -> Identity:
         """This process: told at once, for whoever may have to kill it."""
@@ -76,7 +79,7 @@ class Process:
         self._taken.wait()
 
     def start(self, role: str, arguments: Assignment) -> str:
-        """Becomes `role`, a class as "module:Class"; returns its `exchange_address`, or "" where it has none.
+        """Becomes `role`, a class as "module:Class", and runs it; returns its `exchange_address`, or "" without one.
 
         Raises GradwireError where the process is taken already, the role does not exist, or TensorFlow has been used.
         """
@@ -87,17 +90,30 @@ class Process:
             import_tensorflow()
             _set_threads(arguments.threads)
             self._body = load(role)(arguments)
-        return str(getattr(self._body, "exchange_address", ""))
+        threading.Thread(target=self._run, name="role", daemon=True).start()
+        return self.address()
 
-    def run(self) -> Outcome:
-        """The role's own `run`; FAILED where it raises, with the code `internal` if that was not on purpose."""
+    def address(self) -> str:
+        """The role's `exchange_address`, or ""."""
+        return str(getattr(self._role(), "exchange_address", ""))
+
+    def outcome(self, wait_s: float) -> Outcome | None:
+        """How the role's `run` went; None if it goes on after `wait_s`. FAILED where it raised, `internal` if not on
+        purpose."""
+        self._ended.wait(wait_s)
+        return self._outcome
+
+    def _run(self) -> None:
         try:
             with _plain_errors():
-                outcome: Outcome = self._role().run()
-                return outcome
+                self._outcome = self._body.run()
         except GradwireError as error:
             view = ErrorView(code=error.code, message=error.message, details=error.details)
-            return Outcome(state="FAILED", error=view)
+            self._outcome = Outcome(state="FAILED", error=view)
+        finally:
+            silent = ErrorView(code="internal", message="the process's role ended without an outcome")
+            self._outcome = self._outcome or Outcome(state="FAILED", error=silent)
+            self._ended.set()
 
     def call(self, method: str, *arguments: object) -> object:
         """Calls a method of the role beside its `run`, such as `progress` and `cancel`."""

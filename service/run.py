@@ -34,11 +34,8 @@ class Run:
     trainer: TrainerHandle
     grant: Grant
     workers: dict[str, PlacedWorker] = field(default_factory=dict)
-    next_worker: int = 0
     deaths: dict[str, str] = field(default_factory=dict)
     """Of the run's workers, how each died."""
-    cursor: int = 0
-    """Of the last event of the trainer that was stored."""
     written_at: float = 0.0
     """When its progress was last stored."""
     has_news: bool = False

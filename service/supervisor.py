@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -71,8 +71,12 @@ class Supervisor:
         launcher: Launcher,
         clock: Callable[[], float],
         cleared: Callable[[Run], None] = lambda run: None,
+        adopted: Callable[[Collection[Run]], None] | None = None,
     ) -> None:
-        """`clock` gives seconds that never go back; `cleared` is called when the last process of a run is gone."""
+        """`clock` gives seconds that never go back; `cleared` is called when the last process of a run is gone.
+
+        `adopted` is given where processes may outlive the coordinator, and is told once which have.
+        """
         self._store = store
         self._journal = journal
         self._engine = engine
@@ -81,6 +85,7 @@ class Supervisor:
         self._foreman = Foreman(journal, launcher)
         self._caretaker = Caretaker(journal, launcher, self._foreman, self._retirement, engine.stages)
         self._steering = Steering(journal, self._caretaker)
+        self._adopted = adopted
         self._jobs: dict[str, LiveJob] = {}
         self._inbox: queue.SimpleQueue[str | _Request] = queue.SimpleQueue()
         self._wake = threading.Event()
@@ -136,22 +141,49 @@ class Supervisor:
         self._wake.set()
 
     def recover(self) -> None:
-        """Takes up the live jobs; the processes of those that ran have died with the service that launched them."""
+        """Takes up the live jobs; the engine tells later which of their processes have outlived the last service."""
         for record in self._store.live():
-            job = self._jobs[record.id] = live_job(record)
-            if record.is_cancelling:
-                self._caretaker.cancel(job, self._clock())
-            elif record.is_pausing:
-                self._caretaker.hold(job, self._clock())
-            elif record.state in (JobState.STARTING, JobState.RUNNING):
-                reason = "the service was restarted; the job goes on from its last checkpoint"
-                job.record = self._journal.move(record, JobState.RECOVERING, reason)
+            self._jobs[record.id] = live_job(record)
+        if self._adopted is None:
+            for job in self._jobs.values():
+                self._take_loss(job)
         self._forget_ended()
+
+    def _take_loss(self, job: LiveJob) -> None:
+        """What follows for a job whose processes have died with the service that launched them."""
+        record = job.record
+        if record.is_cancelling:
+            self._caretaker.cancel(job, self._clock())
+        elif record.is_pausing:
+            self._caretaker.hold(job, self._clock())
+        elif record.state in (JobState.STARTING, JobState.RUNNING):
+            reason = "the service was restarted; the job goes on from its last checkpoint"
+            job.record = self._journal.move(record, JobState.RECOVERING, reason)
+
+    def _adopt(self, now: float) -> None:
+        """Goes on with what the last service has left at work, and ends what belongs to no live job."""
+        for found in self._engine.found():
+            job = self._jobs.get(found.assignment.job_id)
+            if job is not None and is_adoptable(job, found.assignment.generation):
+                self._guarded(job, now, partial(self._caretaker.adopt, job, found, now))
+            else:
+                log.info("run_abandoned", job=found.assignment.job_id, generation=found.assignment.generation)
+                found.trainer.kill("its job needs it no more")
+                for worker, _ in found.workers:
+                    worker.kill("its job needs it no more")
+        for job in self._jobs.values():
+            if job.run is None:
+                self._guarded(job, now, partial(self._take_loss, job))
+        if self._adopted is not None:
+            self._adopted([job.run for job in self._jobs.values() if job.run is not None])
+            self._adopted = None
 
     def tick(self) -> None:
         """Moves every job on by what has happened; never waits."""
         now = self._clock()
         self._read_inbox(now)
+        if self._is_engine_up.is_set() and self._adopted is not None:
+            self._adopt(now)
         nodes = self._engine.resources() if self._is_engine_up.is_set() else ()
         names = {node.node for node in nodes}
         for job in list(self._jobs.values()):
@@ -276,6 +308,15 @@ class Supervisor:
 
     def _forget_ended(self) -> None:
         self._jobs = {job_id: job for job_id, job in self._jobs.items() if not job.record.has_ended}
+
+
+def is_adoptable(job: LiveJob, generation: int) -> bool:
+    """Whether a trainer of this start is the one that the job's record speaks of."""
+    return (
+        job.run is None
+        and job.record.state in (JobState.STARTING, JobState.RUNNING, JobState.RECOVERING)
+        and job.record.generation == generation
+    )
 
 
 def _fault(code: str, message: str) -> End:

@@ -17,7 +17,7 @@ from service.cluster.launch import Launch
 from service.cluster.launcher import Launcher
 from service.cluster.local import LocalRay
 from service.cluster.mailbox import Mailbox
-from service.engine import NodeResources
+from service.engine import FoundRun, NodeResources
 
 TRAINER = "service.training.trainer:Trainer"
 WORKER = "workers.worker:Worker"
@@ -55,6 +55,8 @@ class RayEngine:
         worker_role: str = WORKER,
     ) -> None:
         self._cluster: Cluster = GivenRay(ray_address) if ray_address else LocalRay(state)
+        self._outliving = service_id if ray_address else ""
+        self._found: list[Launch] = []
         self._timeout_s = CONNECT_TIMEOUT_S if ray_address else START_TIMEOUT_S
         self._name = f"ray of {service_id}"
         self._trainer_role = trainer_role
@@ -74,22 +76,42 @@ class RayEngine:
             raise GradwireError("the engine runs already")
         driver.require_free()
         self._mailbox = mailbox = Mailbox(self._name, self._tick)
+        launcher = Launcher(mailbox.post, self._cluster.logs, warm=warm, refill=refill, outliving=self._outliving)
         try:
             mailbox.call(self._cluster.start, self._timeout_s)
             mailbox.call(self._look, self._timeout_s)
+            mailbox.call(lambda: self._found.extend(launcher.take_over()), self._timeout_s)
         except TimeoutError as error:
             self._abandon(mailbox)
             raise Unavailable(f"Ray did not come up: {error}") from error
         except BaseException:
             self.stop()
             raise
-        self._launcher = Launcher(mailbox.post, self._cluster.logs(), warm=warm, refill=refill)
-        mailbox.post(self._launcher.tick, self._nodes)
+        self._launcher = launcher
+        mailbox.post(launcher.tick, self._nodes)
 
     def _abandon(self, mailbox: Mailbox) -> None:
         # Nothing interrupts Ray's call; should it return after all, what it has started ends.
         self._mailbox = None
         mailbox.close(self._cluster.stop, 0.0)
+
+    def found(self) -> tuple[FoundRun, ...]:
+        """The runs that an earlier coordinator has left here; told once. Workers without their trainer are ended."""
+        launcher, mailbox = self._running()
+        launches, self._found = self._found, []
+        runs = []
+        for trainer in [launch for launch in launches if launch.role == self._trainer_role]:
+            mine = [
+                launch for launch in launches if launch.role != self._trainer_role and _start(launch) == _start(trainer)
+            ]
+            workers = tuple((RayWorker(launch, launcher, mailbox), launch.node or "") for launch in mine)
+            handle = RayTrainer(trainer, launcher, mailbox)
+            runs.append(FoundRun(assignment=trainer.assignment, trainer=handle, workers=workers))
+        known = {_start(launch) for launch in launches if launch.role == self._trainer_role}
+        for launch in launches:
+            if _start(launch) not in known:
+                mailbox.post(launcher.kill, launch, "its trainer has gone", True)
+        return tuple(runs)
 
     def resources(self) -> tuple[NodeResources, ...]:
         """The nodes of the cluster, as of some seconds ago."""
@@ -149,6 +171,11 @@ class RayEngine:
             for node in ray.nodes()
             if node["Alive"]
         )
+
+
+def _start(launch: Launch) -> tuple[str, int]:
+    """Which start of which job's trainer a process belongs to."""
+    return launch.assignment.job_id, launch.assignment.generation
 
 
 def _total(node: dict[str, dict[str, float]], resource: str) -> float:

@@ -15,7 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gradwire.errors import GradwireError
 from gradwire.progress import Outcome
 from service.cluster.ending import ending
+from service.cluster.finder import find, release_shares
 from service.cluster.launch import Launch
+from service.cluster.outliving import RENEW_S, Description, OutlivingProcess, process_name, share_name
 from service.cluster.pool import Member, WarmPool
 from service.cluster.share import Share
 from service.engine import Death, NodeResources
@@ -24,8 +26,10 @@ from service.process import Process
 
 log = structlog.get_logger()
 
-THREADS = 4
-"""Of a process: one in `run`, the others for calls meanwhile."""
+THREADS = 6
+"""Of a process, for calls: one waits for its outcome, and perhaps one more of a coordinator that is dead."""
+OUTCOME_WAIT_S = 10.0
+"""So long one question for the outcome waits; it is asked again and again."""
 
 START_TIMEOUT_S = 180.0
 """A process that is not in its role by then hangs; importing TensorFlow may take a minute where there is little CPU."""
@@ -36,13 +40,26 @@ TICK_S = 1.0
 
 
 class Launcher:
-    """Owns pool and launches. `post` brings Ray's answers back to the thread; `logs` is where processes wrote."""
+    """Owns pool and launches. `post` brings Ray's answers back to the thread; `logs` tells where processes wrote.
 
-    def __init__(self, post: Callable[..., None], logs: Path | None, *, warm: int, refill: bool) -> None:
+    With a service's id in `outliving`, processes and shares have names, by which its next coordinator finds them.
+    """
+
+    def __init__(
+        self,
+        post: Callable[..., None],
+        logs: Callable[[], Path | None],
+        *,
+        warm: int,
+        refill: bool,
+        outliving: str = "",
+    ) -> None:
         self._post = post
         self._logs = logs
         self._pool = WarmPool(warm, refill=refill, spawn=self._spawn)
-        self._kind = ray.remote(Process)
+        self._outliving = outliving
+        self._kind = ray.remote(OutlivingProcess if outliving else Process)
+        self._renewed_s = time.monotonic()
         self._waiting: list[Launch] = []
         self._live: list[Launch] = []
         self._lingering: list[Launch] = []
@@ -59,8 +76,49 @@ class Launcher:
         for launch in [launch for launch in self._live if launch.member and not launch.is_started]:
             if launch.assigned_s < late_s and not launch.kill_reason:
                 self.kill(launch, f"it did not start within {START_TIMEOUT_S:.0f} s", is_hung=True)
+        self._renew()
         self._pool.fill([(node.node, node.cpus) for node in nodes if node.cpus], time.monotonic())
         return WAITING_TICK_S if self._waiting else TICK_S
+
+    def take_over(self) -> list[Launch]:
+        """The launches of an earlier coordinator that are at work, or have an outcome to tell; what else it left ends.
+
+        Waits for processes that do not answer.
+        """
+        found = find(self._outliving) if self._outliving else []
+        launches = [self._taken_over(one.actor, one.description) for one in found]
+        if self._outliving:
+            release_shares(self._outliving, {one.description.share for one in found})
+        return launches
+
+    def _taken_over(self, actor: Any, found: Description) -> Launch:
+        assert found.assignment is not None  # `find` ends processes without one
+        share = Share.named(found.share) if found.share else None
+        member = Member(actor=actor, node=found.node, is_warm=True, identity=found.identity)
+        launch = Launch(
+            role=found.role,
+            assignment=found.assignment,
+            node=found.node,
+            cpus=float(share is not None),
+            share=share,
+            member=member,
+            is_started=True,
+            address=found.address or None,
+        )
+        self._live.append(launch)
+        if found.outcome is not None:
+            self._end(launch, found.outcome)
+        else:
+            self._await(launch, member)
+        return launch
+
+    def _renew(self) -> None:
+        if not self._outliving or time.monotonic() - self._renewed_s < RENEW_S:
+            return
+        self._renewed_s = time.monotonic()
+        launched = [launch.member for launch in [*self._live, *self._lingering] if launch.member]
+        for member in [*self._pool.members, *launched]:
+            member.actor.renew.remote()
 
     def begin(self, launch: Launch) -> None:
         """Asks for the launch's share, if it takes one, and for its process."""
@@ -124,7 +182,8 @@ class Launcher:
 
     def _enter(self, launch: Launch) -> None:
         if launch.cpus:
-            launch.share = Share(cpus=launch.cpus, gpus=launch.gpus, node=launch.node)
+            name = share_name(launch.assignment) if self._outliving else ""
+            launch.share = Share.ask(cpus=launch.cpus, gpus=launch.gpus, node=launch.node, name=name)
             self._waiting.append(launch)
             self._advance(launch)
         else:
@@ -154,16 +213,22 @@ class Launcher:
             launch.is_started = True
             if launch.is_cancelled:
                 self.ask(launch, Future(), "cancel")
-            _then(launch.member.actor.run.remote(), lambda answer: self._post(self._ran, launch, answer))
+            self._await(launch, launch.member)
 
-    def _ran(self, launch: Launch, answer: Future[Any]) -> None:
+    def _await(self, launch: Launch, member: Member) -> None:
+        asked = member.actor.outcome.remote(OUTCOME_WAIT_S)
+        _then(asked, lambda answer: self._post(self._answered, launch, member, answer))
+
+    def _answered(self, launch: Launch, member: Member, answer: Future[Outcome | None]) -> None:
         if error := answer.exception():
             self._failed(launch, error)
+        elif (outcome := answer.result()) is not None:
+            self._end(launch, outcome)
         else:
-            self._end(launch, answer.result())
+            self._await(launch, member)
 
     def _failed(self, launch: Launch, error: BaseException) -> None:
-        found = ending(error, self._logs)
+        found = ending(error, self._logs())
         if isinstance(found, Death) and launch.kill_reason:
             found = Death(launch.kill_reason)
         self._end(launch, found)
@@ -187,6 +252,8 @@ class Launcher:
 
     def _spawn(self, node: str, *, uses_gpu: bool = False, **options: object) -> Member:
         options = options or {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        if self._outliving:
+            options |= {"lifetime": "detached", "name": process_name(self._outliving)}
         kind = self._kind.options(num_cpus=0, max_restarts=0, max_concurrency=THREADS, **options)
         member = Member(actor=kind.remote(uses_gpu=uses_gpu), node=node)
         _then(member.actor.who.remote(), lambda answer: self._post(self._met, member, answer))
@@ -210,7 +277,7 @@ class Launcher:
             self._discard(member, error)
 
     def _discard(self, member: Member, error: BaseException) -> None:
-        found = ending(error, self._logs)
+        found = ending(error, self._logs())
         why = found.reason if isinstance(found, Death) else found.error.message if found.error else ""
         if self._pool.died(member, why, time.monotonic()):
             ray.kill(member.actor)

@@ -44,6 +44,10 @@ class JobRecord:
     """Whether somebody has paused it; it is PAUSED as soon as its trainer has stopped."""
     error: ErrorView | None = None
     """Why it failed."""
+    trainer_cursor: int = 0
+    """The last event of the present trainer that was stored: a coordinator that finds it goes on from there."""
+    next_worker: int = 0
+    """Number of the next worker of the present trainer."""
     snapshot: Snapshot = field(default_factory=Snapshot)
     """What the trainer said last."""
     cursor: int = 0

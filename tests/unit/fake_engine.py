@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gradwire.assignment import Assignment
 from gradwire.progress import Event, EventKind, Outcome, Progress, Snapshot
-from service.engine import KILLED, Death, NodeResources, TrainerHandle, WorkerHandle
+from service.engine import KILLED, Death, FoundRun, NodeResources, TrainerHandle, WorkerHandle
 
 
 @dataclass
@@ -82,11 +82,16 @@ class FakeEngine:
     trainers: list[FakeTrainer] = field(default_factory=list)
     workers: list[FakeWorker] = field(default_factory=list)
     stage: str = ""
+    left_behind: tuple[FoundRun, ...] = ()
     before_launch: Callable[[Assignment], None] = lambda assignment: None
     is_stopped: bool = False
 
     def start(self, *, warm: int, refill: bool) -> None:
         pass
+
+    def found(self) -> tuple[FoundRun, ...]:
+        found, self.left_behind = self.left_behind, ()
+        return found
 
     def resources(self) -> tuple[NodeResources, ...]:
         return self.nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.jobs.log import JobLog
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 from service.launcher import Launcher
+from service.run import Run
 from service.store.base import JobStore
 from service.supervisor import Supervisor
 from tests.unit.fake_engine import FakeEngine, FakeTrainer
@@ -89,14 +91,14 @@ class Lab:
         self.tick(0.3, times=2)
 
 
-def make_lab(storage: Storage, store: JobStore) -> Lab:
+def make_lab(storage: Storage, store: JobStore, adopted: Callable[[Collection[Run]], None] | None = None) -> Lab:
     engine = FakeEngine()
     journal = Journal(store, JobLog(storage, Path("/nonexistent")), Bulletin(), wall=lambda: 5000.0)
     launcher = Launcher(
         engine=engine, store=store, storage=storage, service_id="5e41ce1d", cache_dir=Path("/c"), trust=("mine",)
     )
     supervisor = Supervisor(
-        store=store, journal=journal, engine=engine, launcher=launcher, clock=lambda: made.now
+        store=store, journal=journal, engine=engine, launcher=launcher, clock=lambda: made.now, adopted=adopted
     )  # fmt: skip
     made = Lab(store, storage, engine, supervisor, journal)
     return made

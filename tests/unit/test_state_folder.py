@@ -41,7 +41,7 @@ def test_only_the_named_segments_go(tmp_path: Path) -> None:
     for name in ("gradwire-aa-job1-1", "gradwire-aa-job1-2", "gradwire-aa-job2-1", "gradwire-bb-job1-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").write_bytes(b"x")
-    remove_segments("aa", "job1", 1, tmp_path)
+    remove_segments("aa", "job1", 1, root=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
     remove_segments("aa", root=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["gradwire-bb-job1-1"]
