@@ -32,4 +32,6 @@ class Assignment:
     worker_id: str = ""
     """Of a worker: its name, unique in the job over all generations."""
     exchange_address: str = ""
-    """Of a worker: where its trainer listens."""
+    """Of a worker: where its trainer listens; a folder of this node, or grpc://HOST:PORT."""
+    exchange_host: str = ""
+    """Of a trainer: where it listens for workers of other nodes; empty where there are none."""

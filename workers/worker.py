@@ -22,7 +22,7 @@ from workers.computer import NodeComputer
 from workers.data.prefetch import Prefetcher
 from workers.data.row_order import RowOrder
 from workers.denormals import flush_denormals
-from workers.exchange.client import SharedMemoryClient
+from workers.exchange.client import ExchangeClient, SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
 from workers.objective import input_dtypes, make_objective
@@ -32,6 +32,8 @@ from workers.scheduling import prefer_trainer
 from workers.slots import Slots
 
 HEARTBEAT_S = 0.5
+FLIGHT = "grpc://"
+"""An address that begins like this is another node's."""
 
 
 class Worker:
@@ -64,7 +66,7 @@ class Worker:
             self._ended.set()
             client.close()
 
-    def _connect(self) -> SharedMemoryClient:
+    def _connect(self) -> ExchangeClient:
         mine = self._assignment
         hello = Hello(
             token=mine.token,
@@ -74,14 +76,19 @@ class Worker:
             pid=os.getpid(),
             node=os.uname().nodename,
         )
+        if mine.exchange_address.startswith(FLIGHT):
+            # pyarrow, which workers on the trainer's node do without.
+            from workers.exchange.flight import FlightClient  # noqa: PLC0415
+
+            return FlightClient(mine.exchange_address, hello)
         return SharedMemoryClient(Path(mine.exchange_address), hello)
 
-    def _beat(self, client: SharedMemoryClient) -> None:
+    def _beat(self, client: ExchangeClient) -> None:
         with contextlib.suppress(OSError):  # the trainer has gone; the computing thread notices as well
             while not self._ended.wait(HEARTBEAT_S):
                 client.send(Heartbeat(phase=self._computer.phase if self._computer else "trace"))
 
-    def _serve(self, client: SharedMemoryClient) -> Outcome:
+    def _serve(self, client: ExchangeClient) -> Outcome:
         flush_denormals()
         prefer_trainer()
         started = time.monotonic()
@@ -110,13 +117,13 @@ class Worker:
         order = RowOrder(rows.schedule)
         return program, Prefetcher(lambda step, shard: Prepared.of(batches.make(order.ids(step, shard))))
 
-    def _bind(self, client: SharedMemoryClient, program: GradientProgram, welcome: Welcome) -> Binding:
+    def _bind(self, client: ExchangeClient, program: GradientProgram, welcome: Welcome) -> Binding:
         layout = program.variables.layout()
         if layout.digest() != welcome.layout_digest:
             raise JobFailed("the trainer's model has other variables than this worker's", code="model_differs")
         return Binding(program.variables.bound, layout.views(client.attach(welcome.segment).buffer))
 
-    def _get_ready(self, client: SharedMemoryClient, program: GradientProgram, trace_s: float) -> Slots:
+    def _get_ready(self, client: ExchangeClient, program: GradientProgram, trace_s: float) -> Slots:
         worker_id, layout = self._assignment.worker_id, program.contribution()
         count = self._spec.training.shards
         segment = client.create(f"slots-{worker_id}", count * layout.total_bytes)
@@ -131,7 +138,7 @@ class Worker:
         client.send(Ready(segment=f"slots-{worker_id}", document=f"ready-{worker_id}"))
         return slots
 
-    def _obey(self, client: SharedMemoryClient, computer: NodeComputer, binding: Binding, slots: Slots) -> Outcome:
+    def _obey(self, client: ExchangeClient, computer: NodeComputer, binding: Binding, slots: Slots) -> Outcome:
         while True:
             word = client.receive()
             match word:
@@ -150,12 +157,12 @@ class Worker:
             computer.phase = "idle"
 
 
-def _let_go(client: SharedMemoryClient) -> Outcome:
+def _let_go(client: ExchangeClient) -> Outcome:
     reason = client.farewell()
     return Outcome(state="CANCELLED", error=ErrorView(code="let_go", message=reason) if reason else None)
 
 
-def _report(client: SharedMemoryClient, failed: Failed) -> Outcome:
+def _report(client: ExchangeClient, failed: Failed) -> Outcome:
     with contextlib.suppress(OSError):  # the trainer has gone; the outcome says the same
         client.send(failed)
     return Outcome(state="FAILED", error=ErrorView(code=failed.code, message=failed.message, details=failed.details))

@@ -204,7 +204,7 @@ class Crew:
     def _greet(self, hello: Hello) -> None:
         view = WorkerView(
             id=hello.worker_id, pid=hello.pid, node=hello.node, state="STARTING", phase="trace",
-            transport="shared_memory",
+            transport=self.server.transport(hello.worker_id),
         )  # fmt: skip
         self.members[hello.worker_id] = Member(view, self._listening.seconds)
         self._publish()

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -46,6 +47,26 @@ class Left:
 Event = Said | Left
 
 
+class Remote(Protocol):
+    """The exchange with workers on other nodes."""
+
+    bell: socket.socket
+    """Readable when there is something to poll."""
+
+    @property
+    def address(self) -> str: ...
+
+    def poll(self) -> list[Event]: ...
+
+    def has(self, worker_id: str) -> bool: ...
+
+    def send(self, worker_id: str, word: Word) -> None: ...
+
+    def drop(self, worker_id: str, reason: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class SharedMemoryServer:
     """Listens in a folder of /dev/shm that only this user can enter. One thread owns it.
 
@@ -67,6 +88,20 @@ class SharedMemoryServer:
         self._names: dict[socket.socket, str] = {}
         self._dropped: list[Left] = []
         self._own: dict[str, Segment] = {}
+        self._remote: Remote | None = None
+
+    def join(self, remote: Remote) -> None:
+        """From now on the workers of another exchange are heard and told here as well."""
+        self._remote = remote
+        self._selector.register(remote.bell, selectors.EVENT_READ)
+
+    def transport(self, worker_id: str) -> str:
+        """How a worker exchanges memory with us."""
+        return "flight" if self._remote is not None and self._remote.has(worker_id) else "shared_memory"
+
+    def memory(self, name: str) -> memoryview:
+        """A segment of ours, empty before it is made."""
+        return memoryview(self._own[name].buffer) if name in self._own else memoryview(b"")
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What has happened, waiting at most so long for something to happen."""
@@ -75,6 +110,8 @@ class SharedMemoryServer:
         for key, _ in self._selector.select(0 if events else timeout_s):
             if key.fileobj is self._listener:
                 self._accept()
+            elif self._remote is not None and key.fileobj is self._remote.bell:
+                events += self._remote.poll()
             else:
                 events += self._hear(key.fileobj)  # type: ignore[arg-type]  # only sockets are registered
         self._forget_silent_strangers()
@@ -84,6 +121,8 @@ class SharedMemoryServer:
         """Sends a word; a worker that cannot take it is dropped, which the next poll tells."""
         connection = self._workers.get(worker_id)
         if connection is None:
+            if self._remote is not None:
+                self._remote.send(worker_id, word)
             return
         try:
             send(connection, word, [self._own[name] for name in attached(word)])
@@ -93,6 +132,8 @@ class SharedMemoryServer:
     def drop(self, worker_id: str, reason: str) -> None:
         """Hangs up on a worker; the next poll tells that it left."""
         connection = self._workers.pop(worker_id, None)
+        if self._remote is not None:
+            self._remote.drop(worker_id, reason)
         if connection is not None:
             with contextlib.suppress(OSError):
                 send(connection, Refused(reason=reason), ())
@@ -105,6 +146,8 @@ class SharedMemoryServer:
             connection.close()
         self._listener.close()
         self._selector.close()
+        if self._remote is not None:
+            self._remote.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def create(self, name: str, size_bytes: int) -> Segment:
@@ -158,6 +201,7 @@ class SharedMemoryServer:
             hmac.compare_digest(hello.token.encode(), mine.token.encode())
             and (hello.job_id, hello.generation) == (mine.job_id, mine.generation)
             and hello.worker_id not in self._workers
+            and (self._remote is None or not self._remote.has(hello.worker_id))
         )
 
     def _admit(self, connection: socket.socket, hello: Hello) -> None:

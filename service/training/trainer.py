@@ -80,6 +80,16 @@ class Trainer:
         self._crew = Crew(self._server, self._report_worker, assignment.workers or MAX_WORKERS)
         self._blocks = Blocks()
         self.exchange_address = str(self._server.folder)
+        if assignment.exchange_host:
+            self.exchange_address = f"{self.exchange_address} {self._serve_flight(assignment)}"
+
+    def _serve_flight(self, assignment: Assignment) -> str:
+        # Only jobs with workers on other nodes load it.
+        from service.training.flight_server import FlightServer  # noqa: PLC0415
+
+        remote = FlightServer(assignment, assignment.exchange_host, lambda: self._server.memory(SEGMENT))
+        self._server.join(remote)
+        return remote.address
 
     def progress(self, since: int) -> Progress:
         return self._reporter.progress(since)

@@ -101,6 +101,8 @@ class Lab:
     spec: JobSpec
     folder: Path
     generation: int = 1
+    is_remote: bool = False
+    """Whether workers connect by Flight, as from another node."""
     job_id: str = field(default_factory=lambda: secrets.token_hex(6))
     trainer: Child | None = None
     workers: list[Child] = field(default_factory=list)
@@ -118,6 +120,7 @@ class Lab:
             data_root=str(self.folder),
             allow_code=True,
             threads=self.spec.resources.threads_per_worker,
+            exchange_host="127.0.0.1" if self.is_remote else "",
         )
 
     def _start(self, role: str, assignment: Assignment) -> Child:
@@ -132,11 +135,13 @@ class Lab:
     def start_trainer(self) -> None:
         self.trainer = self._start("trainer", self.assignment())
 
-    def add_worker(self) -> Child:
+    def add_worker(self, *, is_remote: bool | None = None) -> Child:
         assert self.trainer is not None
         self._names += 1
         name = f"{self.job_id}-g{self.generation}-w{self._names}"
-        assignment = replace(self.assignment(), worker_id=name, exchange_address=self.trainer.address)
+        folder, _, remote = self.trainer.address.partition(" ")
+        address = remote if (self.is_remote if is_remote is None else is_remote) else folder
+        assignment = replace(self.assignment(), worker_id=name, exchange_address=address)
         self.workers.append(self._start("worker", assignment))
         return self.workers[-1]
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Protocol
 
 from gradwire.errors import JobFailed
 from workers.exchange.messages import Hello, Refused, Word, attached
@@ -16,6 +17,31 @@ SOCKET = "control"
 CONNECT_TIMEOUT_S = 10.0
 MAX_UNHEARD = 10
 """Words that the trainer may have said before it hung up: a few orders and a refusal."""
+
+
+class ExchangeClient(Protocol):
+    """What a worker asks of an exchange. Sending is safe from several threads; receiving belongs to one."""
+
+    def send(self, word: Word) -> None:
+        """Raises OSError when the trainer has gone."""
+
+    def receive(self) -> Word | None:
+        """The next word, or None when the trainer has hung up."""
+
+    def farewell(self) -> str:
+        """Why the trainer has hung up, if it said so; to be asked when it has."""
+
+    def attach(self, name: str) -> Segment:
+        """The segment that came with the word that named it."""
+
+    def create(self, name: str, size_bytes: int) -> Segment:
+        """A segment of this worker's own; nothing is reserved yet."""
+
+    def publish(self, name: str, document: bytes) -> None:
+        """A document of any length, as a segment."""
+
+    def close(self) -> None:
+        """Hangs up."""
 
 
 class SharedMemoryClient:

@@ -1,0 +1,113 @@
+"""The frames of a Flight stream: words as metadata, memory as record batches of one column of bytes.
+
+A record batch is a view of the memory that is sent; what is received is not aligned, and is copied to its place.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import pyarrow as pa
+
+from workers.exchange.messages import Malformed
+
+CHUNK_BYTES = 1 << 20
+"""Of memory in one frame: gRPC copies smaller ones less often than it flushes, larger ones through cold caches."""
+
+SCHEMA = pa.schema([("bytes", pa.uint8())])
+OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+_HEAD = struct.Struct("<BQQ")
+
+
+class Kind(IntEnum):
+    """What a frame carries."""
+
+    WORD = 1
+    WEIGHTS = 2
+    """Memory of the weights segment. `size`: of the whole."""
+    SLOTS = 3
+    """Memory of the worker's slots. `size`: of the whole."""
+    DOCUMENT = 4
+    """What a worker publishes before the word that names it. `size`: of the slots to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A part of memory from `offset` on, or a word's datagram."""
+
+    kind: Kind
+    offset: int = 0
+    size: int = 0
+    datagram: bytes = b""
+
+    def pack(self) -> bytes:
+        return _HEAD.pack(self.kind, self.offset, self.size) + self.datagram
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A frame and its memory, which lives as long as this does."""
+
+    frame: Frame
+    body: memoryview
+
+
+def read(reader: Any) -> Received | None:
+    """The next frame, or None at the end of the stream.
+
+    Raises:
+        Malformed: no frame of ours.
+        pyarrow.ArrowException: the stream is broken.
+    """
+    try:
+        chunk = reader.read_chunk()
+    except StopIteration:
+        return None
+    head = chunk.app_metadata.to_pybytes() if chunk.app_metadata is not None else b""
+    if len(head) < _HEAD.size:
+        raise Malformed("a frame without a head")
+    kind, offset, size = _HEAD.unpack_from(head)
+    try:
+        frame = Frame(Kind(kind), offset, size, head[_HEAD.size :])
+    except ValueError as error:
+        raise Malformed(str(error)) from error
+    return Received(frame, _body(chunk.data))
+
+
+def write(writer: Any, frame: Frame, body: memoryview | None = None) -> None:
+    """Sends a frame; raises pyarrow.ArrowException where the stream is broken."""
+    if body is None:
+        writer.write_metadata(frame.pack())
+        return
+    column = pa.Array.from_buffers(pa.uint8(), len(body), [None, pa.py_buffer(body)])
+    writer.write_with_metadata(pa.record_batch([column], schema=SCHEMA), frame.pack())
+
+
+def chunks(kind: Kind, memory: memoryview, start: int, end: int) -> Iterator[tuple[Frame, memoryview]]:
+    """Frames that carry bytes [start, end) of memory."""
+    for offset in range(start, end, CHUNK_BYTES):
+        yield Frame(kind, offset, len(memory)), memory[offset : min(offset + CHUNK_BYTES, end)]
+
+
+def place(received: Received, memory: memoryview) -> None:
+    """Copies a frame's memory to where it belongs. Raises `Malformed` where it does not fit."""
+    end = received.frame.offset + len(received.body)
+    if end > len(memory):
+        raise Malformed(f"bytes up to {end} of {len(memory)}")
+    memory[received.frame.offset : end] = received.body
+
+
+def _body(batch: Any) -> memoryview:
+    if batch is None:
+        return memoryview(b"")
+    column = batch.column(0)
+    if batch.num_columns != 1 or column.type != pa.uint8() or column.null_count:
+        raise Malformed("a record batch that is not one column of bytes")
+    buffer = column.buffers()[1]
+    view = memoryview(buffer).cast("B") if buffer is not None else memoryview(b"")
+    return view[column.offset : column.offset + len(column)]
