@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Self
+
+Exchange = Literal["auto", "flight"]
+NOWHERE = "-"
+"""Stands for a node without a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,34 @@ class Assignment:
     """Of a trainer: to how many of its workers it gives orders at first; the others are spares. 0 for all."""
     worker_id: str = ""
     """Of a worker: its name, unique in the job over all generations."""
+    exchange: Exchange = "auto"
+    """flight: workers of the trainer's node connect as from another one."""
     exchange_address: str = ""
     """Of a worker: where its trainer listens; a folder of this node, or grpc://HOST:PORT."""
     exchange_host: str = ""
     """Of a trainer: where it listens for workers of other nodes; empty where there are none."""
+    node: str = ""
+    """Where the process runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeAddress:
+    """Where a trainer listens: in a folder, for workers of its node, and by Flight, if at all, for the others."""
+
+    node: str
+    folder: str
+    flight: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, [self.node or NOWHERE, self.folder, self.flight]))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What `str` of one gave."""
+        node, folder, *rest = text.split(" ")
+        return cls(node="" if node == NOWHERE else node, folder=folder, flight=rest[0] if rest else "")
+
+    def seen_from(self, node: str, exchange: Exchange) -> str:
+        """What a worker on a node connects to."""
+        is_near = node == self.node and exchange == "auto"
+        return self.folder if is_near or not self.flight else self.flight

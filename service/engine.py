@@ -19,6 +19,8 @@ class NodeResources:
     node: str
     cpus: float
     gpus: float
+    address: str = ""
+    """Of the node in the cluster's network."""
 
 
 @dataclass(frozen=True, slots=True)

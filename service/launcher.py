@@ -46,6 +46,7 @@ class Launcher:
             trust=self.trust,
             threads=record.resources.threads_per_worker,
             workers=record.usable_workers,
+            exchange=record.resources.exchange,
         )
         return assignment, self.engine.launch_trainer(assignment)
 

@@ -233,6 +233,8 @@ class ResourceSpec(Part):
     gpus_per_worker: Annotated[float, Field(ge=0, le=64)] = 0.0
     threads_per_worker: Annotated[int, Field(ge=1, le=4096)] = 1
     """Intra-op threads; other counts give other bits."""
+    exchange: Literal["auto", "flight"] = "auto"
+    """flight: workers on the trainer's node, too, exchange by Arrow Flight, as those of other nodes; to measure it."""
     spares: Annotated[int, Field(ge=0, le=MAX_WORKERS)] = 0
     """Workers more that are kept traced and ready, where there is room that nobody waits for; one of them takes over as
     soon as another dies."""

@@ -167,7 +167,12 @@ class RayEngine:
     def _look(self) -> None:
         self._looked_s = time.monotonic()
         self._nodes = tuple(
-            NodeResources(node=node["NodeID"], cpus=_total(node, "CPU"), gpus=_total(node, "GPU"))
+            NodeResources(
+                node=node["NodeID"],
+                cpus=_total(node, "CPU"),
+                gpus=_total(node, "GPU"),
+                address=str(node["NodeManagerAddress"]),
+            )
             for node in ray.nodes()
             if node["Alive"]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 import structlog
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.errors import GradwireError
 from gradwire.progress import Outcome
 from service.cluster.ending import ending
@@ -62,6 +64,7 @@ class Launcher:
         self._renewed_s = time.monotonic()
         self._waiting: list[Launch] = []
         self._live: list[Launch] = []
+        self._addresses: dict[str, str] = {}
         self._lingering: list[Launch] = []
 
     def stage(self) -> str:
@@ -77,6 +80,7 @@ class Launcher:
             if launch.assigned_s < late_s and not launch.kill_reason:
                 self.kill(launch, f"it did not start within {START_TIMEOUT_S:.0f} s", is_hung=True)
         self._renew()
+        self._addresses = {node.node: node.address for node in nodes}
         self._pool.fill([(node.node, node.cpus) for node in nodes if node.cpus], time.monotonic())
         return WAITING_TICK_S if self._waiting else TICK_S
 
@@ -202,8 +206,17 @@ class Launcher:
         else:
             launch.member = self._pool.take(node, self._home(), time.monotonic())
         launch.assigned_s = time.monotonic()
+        launch.assignment = self._placed(launch.assignment, launch.member.node)
         begun = launch.member.actor.start.remote(launch.role, launch.assignment)
         _then(begun, lambda answer: self._post(self._started, launch, answer))
+
+    def _placed(self, assignment: Assignment, node: str) -> Assignment:
+        """The assignment of a process on this node: where a trainer listens, where a worker finds its trainer."""
+        if assignment.worker_id:
+            address = ExchangeAddress.parse(assignment.exchange_address)
+            return replace(assignment, node=node, exchange_address=address.seen_from(node, assignment.exchange))
+        is_far = bool(self._outliving) or assignment.exchange == "flight"
+        return replace(assignment, node=node, exchange_host=self._addresses.get(node, "") if is_far else "")
 
     def _started(self, launch: Launch, answer: Future[str]) -> None:
         if error := answer.exception():

@@ -11,7 +11,7 @@ from operator import methodcaller
 
 import structlog
 
-from gradwire.assignment import Assignment
+from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome, Progress
 from gradwire.spec.digest import spec_digest
@@ -79,9 +79,9 @@ class Trainer:
         self._server = SharedMemoryServer(assignment)
         self._crew = Crew(self._server, self._report_worker, assignment.workers or MAX_WORKERS)
         self._blocks = Blocks()
-        self.exchange_address = str(self._server.folder)
-        if assignment.exchange_host:
-            self.exchange_address = f"{self.exchange_address} {self._serve_flight(assignment)}"
+        flight = self._serve_flight(assignment) if assignment.exchange_host else ""
+        address = ExchangeAddress(node=assignment.node, folder=str(self._server.folder), flight=flight)
+        self.exchange_address = str(address)
 
     def _serve_flight(self, assignment: Assignment) -> str:
         # Only jobs with workers on other nodes load it.

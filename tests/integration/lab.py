@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from gradwire.assignment import Assignment
+from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.progress import Outcome, Progress
 from gradwire.spec.job import JobSpec
 from service.process import ENVIRONMENT
@@ -139,8 +139,8 @@ class Lab:
         assert self.trainer is not None
         self._names += 1
         name = f"{self.job_id}-g{self.generation}-w{self._names}"
-        folder, _, remote = self.trainer.address.partition(" ")
-        address = remote if (self.is_remote if is_remote is None else is_remote) else folder
+        is_far = self.is_remote if is_remote is None else is_remote
+        address = ExchangeAddress.parse(self.trainer.address).seen_from("far" if is_far else "", "auto")
         assignment = replace(self.assignment(), worker_id=name, exchange_address=address)
         self.workers.append(self._start("worker", assignment))
         return self.workers[-1]

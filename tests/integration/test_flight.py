@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import flight
 
+from gradwire.assignment import ExchangeAddress
 from tests.integration.cases import convolutional, several_heads, write_npz
 from tests.integration.lab import Lab, lab, run
 from tests.integration.test_same_bits import spec, undisturbed
@@ -99,7 +100,7 @@ def a_hello(job: Lab, *, job_id: str = "", generation: int = 1) -> bytes:
 def talk(job: Lab, token: str, *said: bytes) -> None:
     """Opens a stream, says something, and reads until the stream ends with an error."""
     assert job.trainer is not None
-    with flight.FlightClient(job.trainer.address.split()[1]) as client:
+    with flight.FlightClient(ExchangeAddress.parse(job.trainer.address).flight) as client:
         options = flight.FlightCallOptions(timeout=20, headers=[(b"authorization", f"Bearer {token}".encode())])
         writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"gradwire"), options)
         writer.begin(frames.SCHEMA)

@@ -131,6 +131,17 @@ def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Pat
         np.testing.assert_allclose(outputs[name], values, atol=1e-5)
 
 
+def test_flight_gives_the_digest_of_shared_memory(client: Client, data_root: Path) -> None:
+    near, far = (
+        finished(client, client.submit(a_spec(data_root, steps=40, resources={"workers": 2, "exchange": exchange})))
+        for exchange in ("auto", "flight")
+    )
+    assert [near.state, far.state] == [pb.JOB_STATE_SUCCEEDED] * 2, (near.error.message, far.error.message)
+    assert {worker.transport for worker in near.workers} == {"shared_memory"}
+    assert {worker.transport for worker in far.workers} == {"flight"}
+    assert near.weights_digest == far.weights_digest
+
+
 def test_a_request_id_stands_for_one_job(client: Client, data_root: Path) -> None:
     spec = a_spec(data_root)
     first = client.submit(spec, request_id="once")

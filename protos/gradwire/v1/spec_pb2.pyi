@@ -613,6 +613,7 @@ class ResourceSpec(_message.Message):
     GPUS_PER_WORKER_FIELD_NUMBER: _builtins.int
     THREADS_PER_WORKER_FIELD_NUMBER: _builtins.int
     SPARES_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     min_workers: _builtins.int
     cpus_per_worker: _builtins.float
@@ -621,6 +622,8 @@ class ResourceSpec(_message.Message):
     """Intra-op threads of a worker; part of the numerics."""
     spares: _builtins.int
     """Workers more that are ready to take over when one dies; only where there is room that nobody waits for."""
+    exchange: _builtins.str
+    """"auto": shared memory on the trainer's node, Arrow Flight elsewhere. "flight": Arrow Flight everywhere, to measure it."""
     def __init__(
         self,
         *,
@@ -630,10 +633,11 @@ class ResourceSpec(_message.Message):
         gpus_per_worker: _builtins.float = ...,
         threads_per_worker: _builtins.int = ...,
         spares: _builtins.int = ...,
+        exchange: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus_per_worker", b"cpus_per_worker", "gpus_per_worker", b"gpus_per_worker", "min_workers", b"min_workers", "spares", b"spares", "threads_per_worker", b"threads_per_worker", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus_per_worker", b"cpus_per_worker", "exchange", b"exchange", "gpus_per_worker", b"gpus_per_worker", "min_workers", b"min_workers", "spares", b"spares", "threads_per_worker", b"threads_per_worker", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
