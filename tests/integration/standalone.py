@@ -18,12 +18,27 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import ray
-from service.cluster.local import LocalRay
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+from service.cluster.local import LOOPBACK, OBJECT_STORE_BYTES, LocalRay
 
 cluster = LocalRay(Path(sys.argv[1]))
 cluster.start()
-print(ray.get_runtime_context().gcs_address, flush=True)
+address = ray.get_runtime_context().gcs_address
+more = [
+    Node(
+        RayParams(
+            gcs_address=address, node_ip_address=LOOPBACK, num_cpus=2, object_store_memory=OBJECT_STORE_BYTES,
+            include_log_monitor=False, temp_dir=str(cluster._folder),
+        ),
+        head=False, shutdown_at_exit=False, spawn_reaper=True,
+    )
+    for _ in range(int(sys.argv[2]) - 1)
+]
+print(address, flush=True)
 sys.stdin.read()
+for node in more:
+    node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 cluster.stop()
 """
 
@@ -49,12 +64,12 @@ class StandaloneRay:
 
 
 @contextmanager
-def standalone_ray(state: Path) -> Iterator[StandaloneRay]:
-    """Starts it on loopback, behind a token of its own, and removes it whole."""
+def standalone_ray(state: Path, nodes: int = 1) -> Iterator[StandaloneRay]:
+    """Starts it on loopback, behind a token of its own, and removes it whole; nodes after the first have two CPUs."""
     state.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(state)],
+        [sys.executable, "-c", PROGRAM, str(state), str(nodes)],
         env={**environment, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
