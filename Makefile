@@ -2,6 +2,7 @@
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH_INSTALLED := .venv/.bench-installed
 IS_PYTHON_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
 
 # The interpreter that makes .venv; `make install PYTHON=/path/to/python3.11` overrides the search.
@@ -9,7 +10,7 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types arrows protos protos-check format lock clean
+.PHONY: help install demo bench test lint types arrows protos protos-check format lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +39,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 demo: $(INSTALLED) ## Train a small model on a server of its own, and show it.
 	@$(BIN)/gradwire demo
+
+bench: $(INSTALLED) $(BENCH_INSTALLED) ## Measure side by side with the peers: MODELS=mlp_small,cnn for a part, QUICK=1.
+	@$(BIN)/python -m benchmarks $(if $(MODELS),--models $(MODELS)) $(if $(QUICK),--quick)
+
+# What only Ray Train needs, in a folder that only its processes see: Gradwire is measured as it is installed.
+$(BENCH_INSTALLED): benchmarks/requirements.lock $(INSTALLED)
+	@echo "bench: fetching and checking the packages of benchmarks/requirements.lock"
+	@rm -rf .venv/bench
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	    --target .venv/bench -r benchmarks/requirements.lock
+	@touch $@
 
 test: lint types arrows protos-check ## Run every check, then every test that needs no Docker.
 	@echo "test: pytest"
@@ -72,6 +84,9 @@ lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml; packages
 	@echo "lock: pip-compile"
 	@$(BIN)/pip-compile --quiet --allow-unsafe --extra=compute --extra=dev --extra=service --generate-hashes \
 	    --no-emit-find-links --no-emit-index-url --output-file=requirements.lock --strip-extras pyproject.toml
+	@$(BIN)/pip-compile --quiet --unsafe-package=numpy --constraint=requirements.lock --generate-hashes \
+	    --no-emit-find-links --no-emit-index-url --output-file=benchmarks/requirements.lock --strip-extras \
+	    benchmarks/requirements.in
 
 clean: ## Remove caches and what builds leave behind; .venv stays.
 	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

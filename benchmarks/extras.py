@@ -1,0 +1,161 @@
+"""What Gradwire is measured for beside its steps: how soon it starts, how it recovers, what a checkpoint costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks.commits import costs_ms, recovery_s, stalls_ms, usual_step_s
+from benchmarks.models import ADAM, MODELS
+from benchmarks.order import SHARDS
+from benchmarks.results import Row
+from benchmarks.rounds import Failures, Tell
+from benchmarks.service import Service, Watched, serving, time_s
+from benchmarks.system import SystemFailed
+
+PROCESSES = 1 + SHARDS
+"""Of a job: the trainer and its workers."""
+QUIET_TIMEOUT_S = 240.0
+JOB_TIMEOUT_S = 120.0
+TRANSPORT = "shared_memory"
+START_MODEL = "mlp_small"
+KILL_MODEL = "mlp_medium"
+SAVE_MODEL = "mlp_large"
+NEEDED_MODELS = (START_MODEL, KILL_MODEL, SAVE_MODEL)
+
+SETTLE_S = 1.5
+"""Of undisturbed steps before and after a kill."""
+SAVE_EVERY = 20
+SAVED = 3
+"""Checkpoints that are measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """Measures all of it, each on a service of its own; what fails is noted, and the rest goes on."""
+
+    folder: Path
+    tell: Tell
+    starts: int
+    kills: int
+    failures: Failures
+
+    def measure(self) -> list[Row]:
+        rows: list[Row] = []
+        for model, act in ((START_MODEL, self.cold), (START_MODEL, self.warm), (KILL_MODEL, self.recovery),
+                           (SAVE_MODEL, self.checkpoints)):  # fmt: skip
+            with self._noting(model):
+                rows += act()
+        return rows
+
+    def cold(self) -> list[Row]:
+        """A job for a server that has just started, and has no process ready."""
+        found = []
+        for number in range(self.starts):
+            self.tell(f"start of a job, cold, {number + 1} of {self.starts}")
+            with serving(self.folder, warm=PROCESSES) as service:
+                found.append(first_step_s(service))
+        return [_row(START_MODEL, "shuffled", "first_step_cold", median(found), "s")]
+
+    def warm(self) -> list[Row]:
+        """A job for a server whose processes are ready."""
+        found = []
+        with serving(self.folder, warm=PROCESSES * self.starts) as service:
+            for number in range(self.starts):
+                self.tell(f"start of a job, warm, {number + 1} of {self.starts}")
+                service.wait_until_quiet(QUIET_TIMEOUT_S)
+                found.append(first_step_s(service))
+        return [_row(START_MODEL, "shuffled", "first_step_warm", median(found), "s")]
+
+    def recovery(self) -> list[Row]:
+        """Workers of a running job are killed, one after the other; each time another takes its place."""
+        self.tell(f"recovery from {self.kills} kills")
+        with serving(self.folder, warm=PROCESSES + self.kills) as service:
+            service.wait_until_quiet(QUIET_TIMEOUT_S)
+            spec = service.spec(MODELS[KILL_MODEL], "constant", TRANSPORT)
+            job = Watched(service, spec, JOB_TIMEOUT_S)
+            killer = Killer(self.kills, lambda pid: os.kill(pid, signal.SIGKILL))
+            commits = {}
+            for event in job.events():
+                commits[event.step] = time_s(event)
+                ready = [worker.pid for worker in event.workers if worker.state == "READY"]
+                if killer.is_done(time_s(event), ready):
+                    job.cancel()
+        found = [recovery_s(commits, died_at) for died_at in killer.died_at]
+        rows = [_row(KILL_MODEL, "constant", "recovery", median(found), "s")]
+        return [*rows, _row(KILL_MODEL, "constant", "recovery_max", max(found), "s")]
+
+    def checkpoints(self) -> list[Row]:
+        """What a checkpoint of the 103 MB model with Adam adds to the step after it, and to all until the next."""
+        self.tell("checkpoints")
+        with serving(self.folder) as service:
+            training = {"checkpoint": {"everySteps": SAVE_EVERY, "keep": 1}}
+            spec = service.spec(MODELS[SAVE_MODEL], "constant", TRANSPORT, optimizer=ADAM, training=training)
+            job = Watched(service, spec, JOB_TIMEOUT_S)
+            commits = {}
+            for event in job.events():
+                commits[event.step] = time_s(event)
+                if event.step > SAVE_EVERY * (SAVED + 1):
+                    job.cancel()
+        return [
+            _row(SAVE_MODEL, "constant", metric, value, "ms")
+            for metric, value in (
+                ("step_adam", usual_step_s(commits, SAVE_EVERY) * 1e3),
+                ("checkpoint_stall", median(stalls_ms(commits, SAVE_EVERY))),
+                ("checkpoint_cost", median(costs_ms(commits, SAVE_EVERY))),
+            )
+        ]
+
+    @contextmanager
+    def _noting(self, model: str) -> Iterator[None]:
+        try:
+            yield
+        except (SystemFailed, ValueError) as failure:
+            self.failures[model, ("gradwire", TRANSPORT)] = str(failure)
+
+
+@dataclass(slots=True)
+class Killer:
+    """Decides when a worker dies: when both are ready, and steps have been undisturbed for a while."""
+
+    kills: int
+    kill: Callable[[int], None]
+    died_at: list[float] = field(default_factory=list)
+    _settled_since: float | None = None
+
+    def is_done(self, now_s: float, ready: list[int]) -> bool:
+        """Looks at a committed step, and may kill; returns whether all kills are done and over."""
+        if len(ready) != SHARDS:
+            self._settled_since = None
+            return False
+        self._settled_since = self._settled_since or now_s
+        if now_s - self._settled_since < SETTLE_S:
+            return False
+        if len(self.died_at) == self.kills:
+            return True
+        self._settled_since = None
+        self.died_at.append(time.time())
+        self.kill(ready[len(self.died_at) % SHARDS])
+        return False
+
+
+def first_step_s(service: Service) -> float:
+    """Submits a job; seconds until its first step was committed."""
+    job = Watched(service, service.spec(MODELS[START_MODEL], "shuffled", TRANSPORT), JOB_TIMEOUT_S)
+    found = 0.0
+    for event in job.events():
+        found = time_s(event) - job.submitted_at
+        job.cancel()
+    return found
+
+
+def _row(model: str, feed: str, metric: str, value: float, unit: str) -> Row:
+    return Row(
+        model=model, system="gradwire", transport=TRANSPORT, input=feed, metric=metric, value=value, unit=unit
+    )  # fmt: skip

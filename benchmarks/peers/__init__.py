@@ -1,0 +1,1 @@
+"""What runs in the processes of the peers; the only room of the benchmarks that imports TensorFlow."""

@@ -1,0 +1,49 @@
+"""What a run measures, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.models import Model
+from benchmarks.system import Feed, Pace
+
+QUICK_PACE = Pace(warmup_s=0.3, window_s=0.7)
+PACE = Pace(warmup_s=0.5, window_s=1.5)
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run of the benchmarks."""
+
+    models: Sequence[Model]
+    systems: Sequence[str]
+    transports: Sequence[str]
+    """Of Gradwire."""
+    feeds: Sequence[Feed]
+    rounds: int
+    with_extras: bool
+    """Whether starts, recovery and checkpoints are measured too."""
+    is_quick: bool
+
+    @property
+    def pace(self) -> Pace:
+        return QUICK_PACE if self.is_quick else PACE
+
+    @property
+    def starts(self) -> int:
+        """How often the start of a job is measured, cold and warm."""
+        return 1 if self.is_quick else 3
+
+    @property
+    def kills(self) -> int:
+        return 2 if self.is_quick else 5
+
+    @property
+    def measurements(self) -> int:
+        """How many there are if nothing fails; the progress bar's end."""
+        columns = len(self.systems) + (len(self.transports) - 1 if "gradwire" in self.systems else 0)
+        starts = sum(1 if model.fits_beside else self.rounds for model in self.models)
+        windows = len(self.models) * self.rounds * len(self.feeds)
+        return 1 + columns * (starts + windows) + (2 * self.starts + 2 if self.with_extras else 0)

@@ -1,0 +1,73 @@
+"""One run: builds the models, measures what the plan says, and leaves no process and no file behind."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.children import Child, python
+from benchmarks.extras import NEEDED_MODELS, Extras
+from benchmarks.gradwire_system import GradwireSystem
+from benchmarks.peer import KINDS, PeerSystem
+from benchmarks.plan import Plan
+from benchmarks.results import Measured, Row, loss_rows, payload_row, rows_of
+from benchmarks.rounds import Failures, Rounds, Tell
+from benchmarks.service import serving
+from benchmarks.system import System, SystemFailed
+
+BUILD_TIMEOUT_S = 300.0
+
+
+def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
+    """All rows, and why some are missing. Raises `SystemFailed` if the models cannot be built."""
+    rows: list[Row] = []
+    folder = Path(tempfile.mkdtemp(prefix="gw-bench-", dir="/tmp"))  # short: paths of sockets lie below it
+    try:
+        tell("builds the models")
+        names = {model.name for model in plan.models}
+        _build_models(folder, sorted(names | set(NEEDED_MODELS) if plan.with_extras else names))
+        rounds = Rounds(plan.rounds, plan.feeds, tell)
+        for model in plan.models:
+            with ExitStack() as stack:
+                measured = rounds.measure(model, _systems(plan, folder, stack))
+            rows += _rows(plan, measured, int((folder / f"{model.name}.size").read_text()))
+        failures = rounds.failures
+        if plan.with_extras:
+            extras = Extras(folder=folder, tell=tell, starts=plan.starts, kills=plan.kills, failures=failures)
+            rows += extras.measure()
+        return rows, failures
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rows(plan: Plan, measured: Iterable[Measured], model_bytes: int) -> list[Row]:
+    found = list(measured)
+    rows = [row for one in found for row in rows_of(one)]
+    rows += [row for one in found if (row := payload_row(one, model_bytes)) is not None]
+    for feed in plan.feeds:
+        rows += loss_rows([one for one in found if one.input == feed])
+    return rows
+
+
+def _systems(plan: Plan, folder: Path, stack: ExitStack) -> list[System]:
+    """The columns of the table, in their order; Gradwire's share a service, which ends with the stack."""
+    systems: list[System] = []
+    if "gradwire" in plan.systems:
+        service = stack.enter_context(serving(folder))
+        systems += [GradwireSystem(service, transport, plan.pace) for transport in plan.transports]
+    systems += [PeerSystem(KINDS[name], folder, plan.pace) for name in plan.systems if name in KINDS]
+    return systems
+
+
+def _build_models(folder: Path, names: list[str]) -> None:
+    """Has a child write the models' configs, since TensorFlow takes seconds and memory."""
+    child = Child(python("benchmarks.peers.architectures", str(folder), *names), {}, folder / "build.log")
+    try:
+        child.process.wait(BUILD_TIMEOUT_S)
+        if child.process.returncode:
+            raise SystemFailed(f"the models cannot be built: {child.last_words()}")
+    finally:
+        child.stop()

@@ -1,0 +1,201 @@
+"""The benchmarks' decisions: rows, ratios, tables, windows, and what follows from the times of commits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from benchmarks.commits import costs_ms, recovery_s, stalls_ms
+from benchmarks.extras import SETTLE_S, Killer
+from benchmarks.gradwire_system import Mark, Marks
+from benchmarks.models import MODELS, Model
+from benchmarks.report import FLIGHT, MWMS, SHARED, SINGLE, loss_cell, markdown, page, step_table
+from benchmarks.results import Column, Measured, Row, agree, common_step, loss_rows, ratio, rows_of
+from benchmarks.rounds import Rounds
+from benchmarks.system import Feed, SystemFailed, Window, epoch_means
+
+MODEL = MODELS["mlp_small"]
+
+
+def window(step_ms: float, **more: object) -> Window:
+    values = {"steps": 10, "losses": {1: 2.0, 2: 1.5}, "network_bytes": 0.0, **more}
+    return Window(step_ms=step_ms, **values)  # type: ignore[arg-type]
+
+
+def measured(column: Column, *windows: Window, feed: Feed = "constant") -> Measured:
+    return Measured(model=MODEL.name, input=feed, column=column, windows=windows)
+
+
+def row(column: Column, metric: str, value: float) -> Row:
+    return measured(column).row(metric, value, "ms")
+
+
+def values(rows: list[Row]) -> dict[str, float]:
+    return {row.metric: row.value for row in rows}
+
+
+def test_a_row_is_the_median_over_the_rounds() -> None:
+    found = values(rows_of(measured(SHARED, window(3.0), window(1.0), window(1.5))))
+    assert found["step"] == 1.5
+    assert (found["step_min"], found["step_max"]) == (1.0, 3.0)
+
+
+def test_memory_is_of_the_rounds_that_saw_the_process() -> None:
+    windows = [window(1.0, memory_mb={"trainer": 300.0}), window(1.0, memory_mb={"trainer": 310.0, "worker 1": 200.0})]
+    found = values(rows_of(measured(SHARED, *windows)))
+    assert found["memory trainer"] == 305.0
+    assert found["memory worker 1"] == 200.0
+
+
+def test_a_document_has_the_names_that_scripts_read() -> None:
+    assert row(MWMS, "step", 2.0).document() == {
+        "model": "mlp_small",
+        "system": "mwms",
+        "transport": "grpc",
+        "input": "constant",
+        "metric": "step",
+        "value": 2.0,
+        "unit": "ms",
+    }
+
+
+def test_the_table_divides_peers_by_gradwire() -> None:
+    header, line = step_table([row(SHARED, "step", 2.0), row(MWMS, "step", 5.0), row(SINGLE, "step", 1.0)])
+    cells = dict(zip(header, line, strict=True))
+    assert cells["MWMS ÷ Gradwire"] == "2.50"
+    assert cells["one process ÷ Gradwire"] == "0.50"
+    assert cells["MWMS ÷ Flight"] == cells["Ray Train"] == "–"
+
+
+def test_a_ratio_needs_both_sides() -> None:
+    assert ratio(6.0, 2.0) == 3.0
+    assert ratio(None, 2.0) is None
+    assert ratio(6.0, None) is None
+
+
+def test_losses_are_compared_after_the_last_step_that_all_have() -> None:
+    ours = window(1.0, losses={1: 2.0, 8: 1.0, 16: 0.5})
+    theirs = window(1.0, losses=dict.fromkeys(range(1, 12), 1.0))
+    found = loss_rows([measured(SHARED, ours), measured(MWMS, theirs)])
+    assert [(row.metric, row.value) for row in found] == [("loss", 1.0), ("loss_step", 8)] * 2
+    assert common_step([]) is None
+    assert common_step([{1: 1.0}, {2: 1.0}]) is None
+
+
+def test_losses_agree_to_a_thousandth() -> None:
+    assert agree([0.5, 0.50049])
+    assert not agree([0.5, 0.5006])
+    assert not agree([0.5, math.nan])
+
+
+def test_unequal_losses_are_shown() -> None:
+    assert "NOT EQUAL" in loss_cell([row(SHARED, "loss", 0.5), row(MWMS, "loss", 0.6), row(MWMS, "loss_step", 8)])
+    assert loss_cell([row(SHARED, "loss", 0.5), row(SHARED, "loss_step", 8)]) == "8 steps: 0.5000"
+
+
+def test_an_epochs_mean_begins_anew() -> None:
+    assert epoch_means([4.0, 2.0, 1.0, 3.0, 5.0], 2) == {1: 4.0, 2: 3.0, 3: 1.0, 4: 2.0, 5: 5.0}
+
+
+def test_the_page_says_what_is_missing_and_where_it_was_measured() -> None:
+    text = page([row(SHARED, "step", 2.0)], {("mlp_small", FLIGHT): "no such exchange"}, {"memory": "8 GB"}, "how")
+    assert "* memory: 8 GB" in text
+    assert "* MLP 0.14 MB, Gradwire, Flight: no such exchange" in text
+
+
+def test_a_markdown_table_aligns_numbers_right() -> None:
+    assert markdown([["model", "MWMS"], ["a", "1"]]).splitlines() == ["| model | MWMS |", "| --- | --: |", "| a | 1 |"]
+
+
+def test_the_window_begins_when_it_is_warm_and_is_long_enough() -> None:
+    marks = Marks(warmup_s=1.0, window_s=2.0, warmup_steps=3, min_steps=5)
+    for step, time_s in ((1, 10.0), (2, 12.0), (4, 12.1), (9, 13.0), (11, 14.2), (12, 15.0)):
+        marks.add(Mark(step, time_s, 0), loss=float(step))
+    assert marks.first is not None and marks.first.step == 1
+    assert marks.begin is not None and marks.begin.step == 4
+    assert marks.end is not None and marks.end.step == 11
+    assert marks.losses[9] == 9.0
+
+
+def test_recovery_ends_with_the_second_commit_after_the_death() -> None:
+    assert recovery_s({1: 1.0, 2: 2.0, 3: 2.1, 4: 2.5}, died_at=2.05) == pytest.approx(0.45)
+    with pytest.raises(ValueError, match="too few"):
+        recovery_s({1: 1.0, 2: 2.0}, died_at=1.5)
+
+
+def test_a_checkpoint_costs_what_steps_take_longer() -> None:
+    commits, now = {}, 0.0
+    for step in range(1, 31):
+        commits[step] = now
+        now += {10: 0.5, 11: 0.2, 20: 0.3}.get(step, 0.1)
+    assert stalls_ms(commits, 10) == pytest.approx([400.0, 200.0])
+    assert costs_ms(commits, 10) == pytest.approx([500.0, 200.0])
+
+
+def test_workers_are_killed_in_turn_and_only_when_both_have_worked_for_a_while() -> None:
+    killed: list[int] = []
+    killer = Killer(2, killed.append)
+    assert not killer.is_done(1.0, [7, 8])
+    assert not killer.is_done(1.0 + SETTLE_S, [7, 8])
+    assert killed == [8]
+    assert not killer.is_done(2.0 + SETTLE_S, [7])
+    assert not killer.is_done(3.0 + SETTLE_S, [7, 9])
+    assert not killer.is_done(3.0 + 2 * SETTLE_S, [7, 9])
+    assert killed == [8, 7]
+    assert not killer.is_done(4.0 + 2 * SETTLE_S, [9, 10])
+    assert killer.is_done(4.0 + 3 * SETTLE_S, [9, 10])
+    assert len(killer.died_at) == 2
+
+
+class FakeSystem:
+    """Notes what is asked of it; fails at a window if it is told to."""
+
+    transport = "none"
+
+    def __init__(self, name: str, notes: list[str], fails_at: int = -1) -> None:
+        self.name = name
+        self._notes = notes
+        self._fails_at = fails_at
+        self._windows = 0
+
+    @contextmanager
+    def opened(self, model: Model) -> Iterator[None]:
+        self._notes.append(f"open {self.name}")
+        yield
+        self._notes.append(f"close {self.name}")
+
+    def measure(self, feed: Feed) -> Window:
+        self._windows += 1
+        if self._windows == self._fails_at:
+            raise SystemFailed("it broke")
+        self._notes.append(f"{self.name} {feed}")
+        return window(1.0)
+
+
+def test_systems_take_turns_while_all_are_open() -> None:
+    notes: list[str] = []
+    rounds = Rounds(2, ["constant"], lambda text: None)
+    found = rounds.measure(MODEL, [FakeSystem("a", notes), FakeSystem("b", notes)])
+    turns = ["a constant", "b constant"]
+    assert notes == ["open a", "open b", *turns, *turns, "close b", "close a"]
+    assert [len(one.windows) for one in found] == [2, 2]
+
+
+def test_a_large_model_is_open_in_one_system_at_a_time() -> None:
+    notes: list[str] = []
+    rounds = Rounds(1, ["constant"], lambda text: None)
+    rounds.measure(MODELS["recommender"], [FakeSystem("a", notes), FakeSystem("b", notes)])
+    assert notes == ["open a", "a constant", "close a", "open b", "b constant", "close b"]
+
+
+def test_a_system_that_fails_is_closed_and_the_others_go_on() -> None:
+    notes: list[str] = []
+    rounds = Rounds(3, ["constant"], lambda text: None)
+    found = rounds.measure(MODEL, [FakeSystem("a", notes, fails_at=2), FakeSystem("b", notes)])
+    assert rounds.failures == {("mlp_small", ("a", "none")): "it broke"}
+    assert [(one.column, len(one.windows)) for one in found] == [(("b", "none"), 3)]
+    assert notes.index("close a") < notes.index("close b")
+    assert notes.count("a constant") == 1
