@@ -212,7 +212,7 @@ class Launcher:
 
     def _placed(self, assignment: Assignment, node: str) -> Assignment:
         """The assignment of a process on this node: where a trainer listens, where a worker finds its trainer."""
-        if assignment.worker_id:
+        if assignment.exchange_address:
             address = ExchangeAddress.parse(assignment.exchange_address)
             return replace(assignment, node=node, exchange_address=address.seen_from(node, assignment.exchange))
         is_far = bool(self._outliving) or assignment.exchange == "flight"
