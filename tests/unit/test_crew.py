@@ -34,6 +34,9 @@ class Server:
     def drop(self, worker_id: str, reason: str) -> None:
         self.dropped[worker_id] = reason
 
+    def transport(self, worker_id: str) -> str:
+        return "shared_memory"
+
 
 @pytest.fixture
 def server() -> Server:
