@@ -50,7 +50,7 @@ def export_model(
     warnings: list[str] = []
     for name, write in writers.items():
         try:
-            with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder:
+            with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder, _temporary_files_in(folder):
                 write(model, Path(folder), storage, f"jobs/{job_id}/export", may_write)
             formats.append(name)
         except JobFailed:
@@ -91,6 +91,16 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o755 if member.isdir() else 0o644
     return member
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """AutoGraph keeps the code that it generates in a temporary file until the process ends, and ours are killed."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from operator import methodcaller
 import structlog
 
 from gradwire.assignment import Assignment, ExchangeAddress
-from gradwire.errors import GradwireError
+from gradwire.errors import GradwireError, JobFailed
 from gradwire.progress import ErrorView, Outcome, Progress
 from gradwire.spec.digest import spec_digest
 from gradwire.spec.job import MAX_WORKERS, JobSpec
@@ -44,6 +45,9 @@ from workers.objective import input_dtypes, make_objective
 from workers.program import Objective
 from workers.rows import Rows
 from workers.variables import ModelVariables
+
+SUCCESSOR_S = 1.0
+"""How often a trainer without workers asks whether a newer one has been started."""
 
 log = structlog.get_logger()
 
@@ -79,6 +83,7 @@ class Trainer:
         self._server = SharedMemoryServer(assignment)
         self._crew = Crew(self._server, self._report_worker, assignment.workers or MAX_WORKERS)
         self._blocks = Blocks()
+        self._looked_s = time.monotonic()
         flight = self._serve_flight(assignment) if assignment.exchange_host else ""
         address = ExchangeAddress(node=assignment.node, folder=str(self._server.folder), flight=flight)
         self.exchange_address = str(address)
@@ -262,8 +267,21 @@ class Trainer:
             raise Cancelled
         while not self._changes.empty():
             self._changes.get()(rounds)
+        if not self._crew.ready:
+            self._look_for_successor()
         if self._crew.views is not self._reporter.workers:
             self._reporter.update(workers=self._crew.views)
+
+    def _look_for_successor(self) -> None:
+        """A trainer that was given up gets no workers any more, and writes nothing that could be refused."""
+        if time.monotonic() - self._looked_s < SUCCESSOR_S:
+            return
+        self._looked_s = time.monotonic()
+        try:
+            self._fence.check()
+        except JobFailed as error:
+            if error.code == "superseded":
+                raise
 
     def _report_worker(self, message: str, is_warning: bool) -> None:
         self._reporter.update(workers=self._crew.views)

@@ -50,8 +50,14 @@ def context() -> Any:
     return found
 
 
-def serve_role(role: str, assignment: Assignment, connection: Connection) -> None:
+Preparation = Callable[[], None]
+"""What a child does before it takes its role; it is pickled."""
+
+
+def serve_role(role: str, assignment: Assignment, connection: Connection, prepare: Preparation | None = None) -> None:
     """A child's life: the role's object runs in a thread, and its methods are called over the pipe."""
+    if prepare is not None:
+        prepare()
     tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -123,26 +129,26 @@ class Lab:
             exchange_host="127.0.0.1" if self.is_remote else "",
         )
 
-    def _start(self, role: str, assignment: Assignment) -> Child:
+    def _start(self, role: str, assignment: Assignment, prepare: Preparation | None) -> Child:
         mine, theirs = context().Pipe()
-        process = context().Process(target=serve_role, args=(role, assignment, theirs), daemon=True)
+        process = context().Process(target=serve_role, args=(role, assignment, theirs, prepare), daemon=True)
         process.start()
         theirs.close()
         child = Child(process, mine)
         child.address = mine.recv()
         return child
 
-    def start_trainer(self) -> None:
-        self.trainer = self._start("trainer", self.assignment())
+    def start_trainer(self, prepare: Preparation | None = None) -> None:
+        self.trainer = self._start("trainer", self.assignment(), prepare)
 
-    def add_worker(self, *, is_remote: bool | None = None) -> Child:
+    def add_worker(self, prepare: Preparation | None = None, *, is_remote: bool | None = None) -> Child:
         assert self.trainer is not None
         self._names += 1
         name = f"{self.job_id}-g{self.generation}-w{self._names}"
         is_far = self.is_remote if is_remote is None else is_remote
         address = ExchangeAddress.parse(self.trainer.address).seen_from("far" if is_far else "", "auto")
         assignment = replace(self.assignment(), worker_id=name, exchange_address=address)
-        self.workers.append(self._start("worker", assignment))
+        self.workers.append(self._start("worker", assignment, prepare))
         return self.workers[-1]
 
     def progress(self, since: int = 0) -> Progress:
