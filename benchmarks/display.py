@@ -46,7 +46,7 @@ def show(cells: Cells) -> None:
     header, *lines = cells
     table = Table(show_edge=False)
     for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index < 2 or title == "loss after" else "right")
+        table.add_column(title, justify="left" if index < 2 or title == "losses" else "right")
     for line in lines:
         table.add_row(*line)
     console.print(table)

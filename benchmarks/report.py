@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.models import MODELS
-from benchmarks.results import LOSS, Column, Row, agree, ratio, step_ms
+from benchmarks.results import LOSS, LOSS_DIFFERENCE, LOSS_STEP, LOSS_TOLERANCE, Column, Row, ratio, step_ms
 from benchmarks.rounds import Failures
 
 SHARED: Column = ("gradwire", "shared_memory")
@@ -27,7 +27,7 @@ RATIOS: Sequence[tuple[str, Column, Column]] = (
     ("Ray Train ÷ Gradwire", RAY_TRAIN, SHARED),
     ("MWMS ÷ Flight", MWMS, FLIGHT),
 )
-OF_STEPS = ("step", "step_min", "step_max", "loss", "loss_step")
+OF_STEPS = ("step", "step_min", "step_max", LOSS, LOSS_STEP, LOSS_DIFFERENCE)
 """Metrics that the first table shows, or stands on."""
 MISSING = "–"
 
@@ -35,9 +35,9 @@ Cells = list[list[str]]
 
 
 def step_table(rows: Sequence[Row]) -> Cells:
-    """The header and a line for each model and input: milliseconds of a step, the ratios, and the loss."""
+    """The header and a line for each model and input: milliseconds of a step, the ratios, and whether losses agree."""
     steps = step_ms(rows)
-    lines = [["model", "input", *TITLES.values(), *(title for title, _, _ in RATIOS), "loss after"]]
+    lines = [["model", "input", *TITLES.values(), *(title for title, _, _ in RATIOS), "losses"]]
     for model, feed in dict.fromkeys((row.model, row.input) for row in rows if row.metric == "step"):
         values = {column: steps.get((model, feed, column)) for column in TITLES}
         found = [row for row in rows if (row.model, row.input) == (model, feed)]
@@ -55,15 +55,12 @@ def step_table(rows: Sequence[Row]) -> Cells:
 
 
 def loss_cell(rows: Sequence[Row]) -> str:
-    """The loss that all systems have after a step, or how far apart they are."""
-    losses = [row.value for row in rows if row.metric == LOSS]
-    steps = [row.value for row in rows if row.metric == "loss_step"]
-    if not losses:
+    """Whether the systems' losses agree, and how well; or whose does not."""
+    differences = {row.column: row.value for row in rows if row.metric == LOSS_DIFFERENCE}
+    if len(differences) < 2:
         return MISSING
-    after = f"{steps[0]:.0f} steps: "
-    if agree(losses):
-        return after + f"{losses[0]:.4f}"
-    return after + f"{min(losses):.4f} to {max(losses):.4f}, NOT EQUAL"
+    wrong = [f"{TITLES[column]}: {value:.0e}" for column, value in differences.items() if value > LOSS_TOLERANCE]
+    return f"NOT EQUAL ({', '.join(wrong)})" if wrong else f"equal to {max(differences.values()):.0e}"
 
 
 def other_table(rows: Sequence[Row]) -> Cells:
@@ -101,7 +98,7 @@ def failure_lines(failures: Failures) -> list[str]:
 def markdown(cells: Cells) -> str:
     """A table whose numbers stand right."""
     header, *lines = cells
-    texts = {index for index in range(len(header)) if header[index] in ("model", "input", "metric", "loss after")}
+    texts = {index for index in range(len(header)) if header[index] in ("model", "input", "metric", "losses")}
     rule = ["---" if index in texts else "--:" for index in range(len(header))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
 

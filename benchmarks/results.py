@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from benchmarks.order import SHARDS
-from benchmarks.system import Trajectory, Window
+from benchmarks.system import Window
 
 STEP = "step"
 LOSS = "loss"
+LOSS_STEP = "loss_step"
+LOSS_DIFFERENCE = "loss_difference"
 LOSS_TOLERANCE = 1e-3
-"""Relative to the largest."""
+"""Relative."""
 
 Column = tuple[str, str]
 """System and transport."""
@@ -89,29 +92,27 @@ def payload_row(measured: Measured, model_bytes: int) -> Row | None:
 
 
 def loss_rows(group: Sequence[Measured]) -> list[Row]:
-    """The loss of every system after the last step that all of them have done and reported, in the first round."""
-    step = common_step([one.windows[0].losses for one in group])
-    if step is None:
+    """What each system's first round ended on, as far as it can be compared: its loss, after which step, and how far
+    the loss of the system that knows most steps was from it then."""
+    if not group:
         return []
+    reference = max((one.windows[0].losses for one in group), key=len)
     rows = []
     for one in group:
-        rows.append(one.row(LOSS, one.windows[0].losses[step], "1"))
-        rows.append(one.row("loss_step", step, "steps"))
+        losses = one.windows[0].losses
+        step = max(set(losses) & set(reference), default=None)
+        if step is not None:
+            rows.append(one.row(LOSS, losses[step], "1"))
+            rows.append(one.row(LOSS_STEP, step, "steps"))
+            rows.append(one.row(LOSS_DIFFERENCE, difference(losses[step], reference[step]), "relative"))
     return rows
 
 
-def common_step(trajectories: Sequence[Trajectory]) -> int | None:
-    """The last step that all trajectories have."""
-    shared = set.intersection(*(set(one) for one in trajectories)) if trajectories else set()
-    return max(shared, default=None)
-
-
-def agree(losses: Iterable[float]) -> bool:
-    """Whether the largest and the smallest are within the tolerance."""
-    values = list(losses)
-    if not all(math.isfinite(value) for value in values):
-        return False
-    return max(values) - min(values) <= LOSS_TOLERANCE * max(map(abs, values))
+def difference(loss: float, other: float) -> float:
+    """Relative to the larger one; infinite where one of them is no number."""
+    if not (math.isfinite(loss) and math.isfinite(other)):
+        return math.inf
+    return abs(loss - other) / max(abs(loss), abs(other), sys.float_info.min)
 
 
 def step_ms(rows: Iterable[Row]) -> Mapping[tuple[str, str, Column], float]:

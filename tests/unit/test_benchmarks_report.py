@@ -13,7 +13,7 @@ from benchmarks.extras import SETTLE_S, Killer
 from benchmarks.gradwire_system import Mark, Marks
 from benchmarks.models import MODELS, Model
 from benchmarks.report import FLIGHT, MWMS, SHARED, SINGLE, loss_cell, markdown, page, step_table
-from benchmarks.results import Column, Measured, Row, agree, common_step, loss_rows, ratio, rows_of
+from benchmarks.results import Column, Measured, Row, difference, loss_rows, ratio, rows_of
 from benchmarks.rounds import Rounds
 from benchmarks.system import Feed, SystemFailed, Window, epoch_means
 
@@ -76,24 +76,27 @@ def test_a_ratio_needs_both_sides() -> None:
     assert ratio(6.0, None) is None
 
 
-def test_losses_are_compared_after_the_last_step_that_all_have() -> None:
+def test_each_systems_loss_is_compared_after_its_last_step_that_another_knows() -> None:
     ours = window(1.0, losses={1: 2.0, 8: 1.0, 16: 0.5})
-    theirs = window(1.0, losses=dict.fromkeys(range(1, 12), 1.0))
-    found = loss_rows([measured(SHARED, ours), measured(MWMS, theirs)])
-    assert [(row.metric, row.value) for row in found] == [("loss", 1.0), ("loss_step", 8)] * 2
-    assert common_step([]) is None
-    assert common_step([{1: 1.0}, {2: 1.0}]) is None
+    theirs = window(1.0, losses=dict.fromkeys(range(1, 12), 0.9))
+    found = {(row.system, row.metric): row.value for row in loss_rows([measured(SHARED, ours), measured(MWMS, theirs)])}
+    assert found["gradwire", "loss"] == 1.0
+    assert found["gradwire", "loss_step"] == 8
+    assert found["gradwire", "loss_difference"] == pytest.approx(0.1)
+    assert (found["mwms", "loss_step"], found["mwms", "loss_difference"]) == (11, 0.0)
+    assert loss_rows([]) == []
 
 
-def test_losses_agree_to_a_thousandth() -> None:
-    assert agree([0.5, 0.50049])
-    assert not agree([0.5, 0.5006])
-    assert not agree([0.5, math.nan])
+def test_a_loss_that_is_no_number_equals_none() -> None:
+    assert difference(0.0, 0.0) == 0.0
+    assert difference(math.nan, math.nan) == math.inf
 
 
 def test_unequal_losses_are_shown() -> None:
-    assert "NOT EQUAL" in loss_cell([row(SHARED, "loss", 0.5), row(MWMS, "loss", 0.6), row(MWMS, "loss_step", 8)])
-    assert loss_cell([row(SHARED, "loss", 0.5), row(SHARED, "loss_step", 8)]) == "8 steps: 0.5000"
+    equal = [row(SHARED, "loss_difference", 2e-7), row(MWMS, "loss_difference", 0.0)]
+    assert loss_cell(equal) == "equal to 2e-07"
+    assert loss_cell([*equal, row(SINGLE, "loss_difference", 2e-3)]) == "NOT EQUAL (one process: 2e-03)"
+    assert loss_cell(equal[:1]) == "–"
 
 
 def test_an_epochs_mean_begins_anew() -> None:
