@@ -8,12 +8,9 @@ batch changes no order. Whoever holds all of a node may add it up beforehand; th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,20 +35,6 @@ class Node:
 
     def leaves(self) -> Iterator[Node]:
         return (Node(shard, shard + 1) for shard in range(self.lo, self.hi))
-
-
-def reduce(node: Node, values: Mapping[Node, Value], add: Callable[[Value, Value], Value]) -> Value:
-    """The sum of a node from the values of nodes that cover it, in the tree's order.
-
-    Raises:
-        KeyError: a shard of the node is in none of the values.
-    """
-    if node in values:
-        return values[node]
-    if node.is_leaf:
-        raise KeyError(f"no contribution for shard {node.lo}")
-    left, right = node.children()
-    return add(reduce(left, values, add), reduce(right, values, add))
 
 
 def cut(node: Node, limit: int) -> list[Node]:

@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.tree import Node, cut, reduce, share_out
+from service.training.blocks import Scratch
+from service.training.summation import StepSum
+from workers.tree import Node, cut, share_out
 
 SHARDS = st.integers(1, 65)
 
@@ -19,16 +21,20 @@ def leaves(count: int, seed: int) -> dict[Node, np.ndarray]:
     return {Node(shard, shard + 1): values[shard].astype(np.float32) for shard in range(count)}
 
 
+def summed(node: Node, values: dict[Node, np.ndarray]) -> np.ndarray:
+    total = StepSum(node, {part: [value] for part, value in values.items()})
+    return total.block(0, 0, 3, Scratch()).copy()
+
+
 def total(values: dict[Node, np.ndarray], shards: int) -> bytes:
-    result: np.ndarray = reduce(Node(0, shards), values, np.add)
-    return result.tobytes()
+    return summed(Node(0, shards), values).tobytes()
 
 
 @given(SHARDS, st.integers(1, 70), st.integers(0, 2**31))
 def test_adding_nodes_beforehand_changes_no_bit(shards: int, workers: int, seed: int) -> None:
     values = leaves(shards, seed)
     plan = [node for nodes in share_out(shards, workers) for node in nodes]
-    contributions = {node: reduce(node, values, np.add) for node in plan}
+    contributions = {node: summed(node, values) for node in plan}
     assert total(contributions, shards) == total(values, shards)
 
 
