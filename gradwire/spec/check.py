@@ -55,8 +55,7 @@ def violations(
     """
     found = list(_model(spec, trust, allow_code))
     for field, file in file_refs(spec):
-        if field != "model.archive":  # refused as a whole
-            found += _file(field, file, has_data_root)
+        found += _file(field, file, has_data_root)
     for output, loss in spec.loss.items():
         found += _keras_object(path(("loss", output)), loss, "loss", trust)
     found += _keras_object("optimizer", spec.optimizer, "optimizer", trust)
@@ -69,10 +68,6 @@ def violations(
 def _model(spec: JobSpec, trust: tuple[str, ...], allow_code: bool) -> Iterator[Violation]:
     if spec.model.keras is not None:
         yield from keras_gate.violations_of_text(spec.model.keras, field="model.keras", trust=trust)
-    if spec.model.archive is not None:
-        yield Violation(
-            "model.archive", "model.archive is not supported by this server; give model.keras, or model.python"
-        )
     if spec.model.python is not None and not allow_code:
         yield Violation(
             "model.python",

@@ -109,12 +109,13 @@ class ModelSpec(Part):
     keras: str | None = None
     """What `keras.Model.to_json()` returns, as JSON text."""
     archive: File | None = None
+    """A `.keras` file: architecture and starting weights."""
     python: PythonModel | None = None
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
         if sum(door is not None for door in (self.keras, self.archive, self.python)) != 1:
-            raise ValueError("give exactly one of keras, python")
+            raise ValueError("give exactly one of keras, archive, python")
         return self
 
 

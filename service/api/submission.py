@@ -6,7 +6,9 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from gradwire import model_archive
 from gradwire.errors import InvalidSpec, Violation
 from gradwire.spec import check
 from gradwire.spec.digest import spec_digest
@@ -68,8 +70,26 @@ class Submission:
         for field, file in file_refs(spec):
             if field not in known:
                 found += self._missing(field, file)
+        if not found:
+            found += self._archive(spec)
         if found:
             raise InvalidSpec(found)
+
+    def _archive(self, spec: JobSpec) -> list[Violation]:
+        """What the gate says of the config in an archive, which is read as far as that and no further."""
+        file = spec.model.archive
+        if file is None:
+            return []
+        try:
+            with self._opened(file) as content:
+                return model_archive.violations(content, self.trust)
+        except OSError as error:
+            return [Violation("model.archive", f"cannot be read: {error}")]
+
+    def _opened(self, file: FileRef) -> IO[bytes]:
+        if file.server_path is not None and self.data_root is not None:
+            return (self.data_root / file.server_path).open("rb")
+        return self.storage.open(f"artifacts/{file.artifact}")
 
     def _missing(self, field: str, file: FileRef) -> Iterator[Violation]:
         if file.artifact is not None and not self.storage.exists(f"artifacts/{file.artifact}"):

@@ -62,8 +62,3 @@ def test_a_sequential_model_needs_its_input_shape(place: Place) -> None:
     with pytest.raises(JobFailed, match=r"'open' has no input shape; make keras.Input") as caught:
         place.build(job({"keras": text}))
     assert caught.value.code == "model_not_built"
-
-
-def test_archives_are_not_supported(place: Place) -> None:
-    with pytest.raises(JobFailed, match=r"model.archive is not supported by this server"):
-        place.build(job({"archive": {"artifact": "0" * 64}}))

@@ -138,17 +138,23 @@ def test_a_python_model_needs_a_server_that_runs_code() -> None:
     assert refused(parts=parts, allow_code=True) == {}
 
 
-@pytest.mark.parametrize("file", [{"artifact": SHA256}, "net.keras", "server:../net.keras"])
-def test_a_model_archive_is_refused_with_what_to_give_instead(file: Any) -> None:
-    says = "model.archive is not supported by this server; give model.keras, or model.python"
-    found = violations(validate(document(model={"archive": file})), allow_code=True)
-    assert [(one.field, one.description) for one in found] == [("model.archive", says)]
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ({"artifact": SHA256}, None),
+        ("net.keras", "was not uploaded"),
+        ("server:../net.keras", "without .."),
+        ("server:net.keras", None),
+    ],
+)
+def test_a_model_archive_is_a_file_like_others(file: Any, says: str | None) -> None:
+    found = violations(validate(document(model={"archive": file})), has_data_root=True)
+    assert [one.field for one in found] == (["model.archive"] if says else [])
+    assert not says or says in found[0].description
 
 
-def test_no_text_recommends_an_archive() -> None:
-    assert faults(model={}) == [("model", "give exactly one of keras, python")]
-    parts = {"model": {"python": {"function": "net:build", "source": {"artifact": SHA256}}}}
-    assert "archive" not in refused(parts=parts)["model.python"]
+def test_a_model_comes_through_one_door() -> None:
+    assert faults(model={}) == [("model", "give exactly one of keras, archive, python")]
 
 
 @pytest.mark.parametrize("path", ["../up.npz", "a/../../b", "/etc/passwd", "a\\b", "a\0b"])

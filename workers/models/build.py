@@ -15,6 +15,7 @@ from gradwire.errors import JobFailed
 from gradwire.keras_gate import violations_of_text
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
+from workers.models.archive_door import archive_config, load_archive
 from workers.models.python_door import call_function
 
 OWN_STEP = ("train_step", "compute_loss")
@@ -29,23 +30,29 @@ def build_model(spec: JobSpec, assignment: Assignment, storage: Storage) -> kera
     Raises:
         JobFailed: `model_config` for a config that is no data or that Keras refuses; `code_not_allowed`, `code_missing`
             and `model_code` for a Python function; `model_not_built` without an input shape; `model_own_step` for a
-            model that overrides train_step or compute_loss; `unsupported` for an archive.
+            model that overrides train_step or compute_loss; `model_archive` for an archive that is none.
     """
     keras.utils.set_random_seed(spec.training.seed)
     _import_trusted(assignment.trust)
     if spec.model.keras is not None:
-        model = _from_config(spec.model.keras, assignment.trust)
+        model = _from_config(spec.model.keras, assignment.trust, "model.keras")
+    elif spec.model.archive is not None:
+        config = archive_config(spec.model.archive, assignment, storage)
+        model = _from_config(config, assignment.trust, "model.archive")
     elif spec.model.python is not None:
         model = call_function(spec.model.python, assignment, storage)
     else:
-        raise JobFailed("model.archive is not supported by this server", code="unsupported")
+        raise ValueError("a model is keras, archive or python")  # the specification's own check makes sure of it
     _check_built(model)
     _check_step(model)
+    # Workers read the trainer's weights; what their models start with is overwritten.
+    if spec.model.archive is not None and not assignment.worker_id:
+        load_archive(model, spec.model.archive, assignment, storage)
     return model
 
 
-def _from_config(text: str, trust: tuple[str, ...]) -> keras.Model:
-    found = violations_of_text(text, field="model.keras", trust=trust)
+def _from_config(text: str, trust: tuple[str, ...], field: str) -> keras.Model:
+    found = violations_of_text(text, field=field, trust=trust)
     if found:
         lines = [f"{violation.field}: {violation.description}" for violation in found]
         raise JobFailed(lines[0], code="model_config", details="\n".join(lines))
@@ -54,9 +61,9 @@ def _from_config(text: str, trust: tuple[str, ...]) -> keras.Model:
     try:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:  # Keras raises many kinds, all of which blame the config
-        raise JobFailed(f"model.keras: {_reason(error)}", code="model_config", details=str(error)[:8000]) from error
+        raise JobFailed(f"{field}: {_reason(error)}", code="model_config", details=str(error)[:8000]) from error
     if not isinstance(model, keras.Model):
-        raise JobFailed(f"model.keras is a {type(model).__name__}, no keras.Model", code="model_config")
+        raise JobFailed(f"{field} is a {type(model).__name__}, no keras.Model", code="model_config")
     return model
 
 
