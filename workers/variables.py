@@ -47,6 +47,11 @@ class ModelVariables:
         """What lives in the weights buffer: `trainable`, then `state`."""
         return self.trainable + self.state
 
+    @property
+    def trained_paths(self) -> list[str]:
+        """The paths of `trainable`, unique."""
+        return [name.removeprefix("weights/") for name in self.names[: len(self.trainable)]]
+
     def layout(self) -> Layout:
         """The layout of the weights buffer."""
         return Layout.of(

@@ -6,9 +6,10 @@ The models are frozen and know nothing of files, YAML or the wire: `gradwire.spe
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 ONLY = ""
@@ -17,12 +18,14 @@ ONLY = ""
 MAX_SHARDS = 1024
 MAX_WORKERS = 1024
 MAX_STEPS = 2**31 - 1
+MAX_PATTERNS = 100
 
 OPTIMIZER_OWN_FIELDS = {
     "clipnorm": "training.gradientClip",
     "clipvalue": "training.gradientClip",
     "global_clipnorm": "training.gradientClip",
     "gradient_accumulation_steps": "training.accumulation",
+    "loss_scale_factor": "training.precision",
 }
 """What an optimiser's config would say a second time, and the field that says it."""
 
@@ -167,6 +170,26 @@ class DataSpec(Part):
     """Whether each epoch is a permutation of the training rows by the job's seed; otherwise they keep their order."""
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from error
+    return value
+
+
+def _multiplier(value: float) -> float:
+    if value == 0:
+        raise ValueError("must not be 0; to freeze a layer, set its trainable=False")
+    return value
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_pattern)]
+"""A regular expression that is looked for in the paths of trained variables, such as dense/kernel."""
+
+Multiplier = Annotated[float, Field(ge=0, le=1e6), AfterValidator(_multiplier)]
+
+
 class GradientClip(Part):
     """Clipping of the summed gradient."""
 
@@ -205,6 +228,10 @@ class TrainingSpec(Part):
     precision: Literal["float32"] = "float32"
     xla: Literal["off", "on"] = "off"
     gradient_clip: GradientClip | None = None
+    weight_decay_exclude: list[Pattern] = Field(default_factory=list, max_length=MAX_PATTERNS)
+    """Variables that the optimiser's weight decay leaves alone."""
+    learning_rate_multipliers: dict[Pattern, Multiplier] = Field(default_factory=dict, max_length=MAX_PATTERNS)
+    """Factors of the learning rate; 1 for variables that no pattern finds."""
     accumulation: Literal[1] = 1
     evaluate_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
     """Steps between evaluations; 0 for the end of each epoch."""

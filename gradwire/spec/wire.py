@@ -7,7 +7,7 @@ the field; it takes the default. A loss's `weight` that is not set is 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -127,9 +127,15 @@ def _training(training: job.TrainingSpec) -> pb.TrainingSpec:
 
 def _fields(message: Message) -> dict[str, Any]:
     """The fields that are set, by name; messages in them likewise."""
-    return {
-        field.name: _fields(value) if isinstance(value, Message) else value for field, value in message.ListFields()
-    }
+    return {field.name: _plain(value) for field, value in message.ListFields()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _read_json(text: str, field: str, found: list[Violation]) -> dict[str, Any]:

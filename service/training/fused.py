@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import keras
 import numpy as np
 
 from service.training.blocks import Blocks, Scratch
+from service.training.groups import Groups, Segment
 from service.training.rules import AdamRule, Rule, SgdRule, StepScalars
 from service.training.scalars import Scalars
 from service.training.summation import StepSum, Summation
@@ -47,19 +50,22 @@ class FusedUpdate:
     """Owns the optimiser's slots; writes the trained part of the weights buffer in place.
 
     Args:
+        optimizers: fresh and not built, one for each factor of `groups.distinct`.
         weights: the trained part of the weights buffer, float32, padding included; gradients lie likewise.
         variables: to name the slots in checkpoints.
     """
 
     def __init__(
-        self, optimizer: keras.optimizers.Optimizer, rule: Rule, weights: np.ndarray, variables: ModelVariables,
-        blocks: Blocks,
+        self, optimizers: Sequence[keras.optimizers.Optimizer], rule: Rule, weights: np.ndarray,
+        variables: ModelVariables, blocks: Blocks, groups: Groups,
     ) -> None:  # fmt: skip
         self._rule = rule
         self._weights = weights
         self._blocks = blocks
-        self._scalars = Scalars(optimizer, is_adam=isinstance(rule, AdamRule))
-        self._ready: StepScalars | None = None
+        self._scalars = [Scalars(optimizer, is_adam=isinstance(rule, AdamRule)) for optimizer in optimizers]
+        self._ready: list[StepScalars] | None = None
+        self._segments = groups.segments(_starts(variables), weights.size)
+        self._first = [segment.start for segment in self._segments]
         self._buffers = [mmap.mmap(-1, max(weights.nbytes, 1)) for _ in rule.slots]
         self._slots = [np.frombuffer(buffer, np.float32, weights.size) for buffer in self._buffers]
         self._views = _views(rule, self._buffers, variables)
@@ -73,22 +79,40 @@ class FusedUpdate:
     def prepare(self) -> None:
         """Has Keras compute the next step's scalars, while the workers compute."""
         if self._ready is None:
-            self._ready = self._scalars.next()
+            self._ready = [scalars.next() for scalars in self._scalars]
 
     def apply(self, total: StepSum) -> None:
         """Updates the weights by the sum of a step's gradients."""
         self.prepare()
-        scalars, self._ready = self._ready, None
-        assert scalars is not None  # prepared above
+        ready, self._ready = self._ready, None
+        assert ready is not None  # prepared above
 
         def update(start: int, end: int, scratch: Scratch) -> None:
-            part = slice(start, end)
             gradient = total.block(0, start, end, scratch)
-            temporary = [scratch.like(number, gradient) for number in range(self._rule.scratch)]
-            slots = [slot[part] for slot in self._slots]
-            self._rule.update(scalars, gradient, self._weights[part], slots, temporary)
+            for segment in self._within(start, end):
+                scalars = ready[segment.group]
+                part = slice(segment.start, segment.end)
+                self._update(
+                    scalars if segment.is_decayed else replace(scalars, decay=None),
+                    gradient[part.start - start : part.stop - start],
+                    part,
+                    scratch,
+                )
 
         self._blocks.run(self._weights.size, update)
+
+    def _update(self, scalars: StepScalars, gradient: np.ndarray, part: slice, scratch: Scratch) -> None:
+        temporary = [scratch.like(number, gradient) for number in range(self._rule.scratch)]
+        slots = [slot[part] for slot in self._slots]
+        self._rule.update(scalars, gradient, self._weights[part], slots, temporary)
+
+    def _within(self, start: int, end: int) -> Iterator[Segment]:
+        """The segments of elements [start, end), cut to them."""
+        number = bisect_right(self._first, start) - 1
+        while number < len(self._segments) and self._segments[number].start < end:
+            segment = self._segments[number]
+            yield replace(segment, start=max(segment.start, start), end=min(segment.end, end))
+            number += 1
 
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
         """Copies the optimiser's state to arrays as `layout` tells."""
@@ -99,14 +123,21 @@ class FusedUpdate:
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Sets the optimiser's state to a snapshot's."""
         self._ready = None
-        self._scalars.restore(int(tensors[ITERATIONS]))
+        for scalars in self._scalars:
+            scalars.restore(int(tensors[ITERATIONS]))
         for name, view in self._views.items():
             np.copyto(view, tensors[name])
 
     @property
     def _iterations(self) -> int:
         """Updates so far; the scalars that lie ready belong to the next."""
-        return self._scalars.iterations - (self._ready is not None)
+        return self._scalars[0].iterations - (self._ready is not None)
+
+
+def _starts(variables: ModelVariables) -> list[int]:
+    """Where each trained variable begins, in elements."""
+    count = len(variables.trainable)
+    return [offset // 4 for offset in variables.layout().offsets[:count]]
 
 
 def _views(rule: Rule, buffers: list[mmap.mmap], variables: ModelVariables) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import methodcaller
 
 import structlog
@@ -26,6 +27,7 @@ from service.training.evaluation import Evaluator
 from service.training.exchange import SharedMemoryServer
 from service.training.export import export_model
 from service.training.fence import Fence
+from service.training.groups import Groups
 from service.training.loop import Loop
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
@@ -157,7 +159,6 @@ class Trainer:
         rows = Rows.open(self._spec, self._assignment)
         objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
         variables = ModelVariables.of(objective.model)
-        keras_optimizer = make_optimizer(self._spec.optimizer, self._spec.training.gradient_clip)
         evaluator = None
         if rows.validation is not None:
             batches = rows.batches(rows.validation, objective.heads, input_dtypes(objective))
@@ -165,7 +166,9 @@ class Trainer:
             evaluator = Evaluator(objective, batches, rows.validation.rows, batch_size)
         self._check_monitors(objective)
         weights = Weights(self._server, variables)
-        update = make_update(keras_optimizer, variables, weights, self._blocks)
+        groups = Groups.of(self._spec.training, variables.trained_paths)
+        make = partial(make_optimizer, self._spec.optimizer, self._spec.training.gradient_clip)
+        update = make_update(make, groups, variables, weights, self._blocks)
         self._reporter.update(total_steps=rows.schedule.total_steps)
         snapshots = Snapshots(Layout.of(weights.layout.tensors + update.layout.tensors))
         return _Model(rows, objective, variables, update, weights, snapshots, evaluator)

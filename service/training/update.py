@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import keras
@@ -10,7 +10,8 @@ import numpy as np
 
 from service.training.blocks import Blocks
 from service.training.fused import FusedUpdate, rule_of
-from service.training.optimizer import KerasUpdate
+from service.training.groups import Groups
+from service.training.optimizer import KerasUpdate, require_decay
 from service.training.summation import StepSum, Summation
 from service.training.weights import Copy, Weights
 from workers.layout import Layout
@@ -40,11 +41,19 @@ class Update(Protocol):
 
 
 def make_update(
-    optimizer: keras.optimizers.Optimizer, variables: ModelVariables, weights: Weights, blocks: Blocks
-) -> Update:
-    """The fastest way to a Keras optimiser's bits; the optimiser is fresh and not built."""
-    rule = rule_of(optimizer, variables)
+    make: Callable[[float], keras.optimizers.Optimizer], groups: Groups, variables: ModelVariables, weights: Weights,
+    blocks: Blocks,
+) -> Update:  # fmt: skip
+    """The fastest way to a Keras optimiser's bits.
+
+    Args:
+        make: a fresh optimiser, not built, whose learning rate is multiplied by a factor.
+        groups: of the trained variables.
+    """
+    optimizers = [make(factor) for factor in groups.distinct]
+    require_decay(optimizers[0], groups)
+    rule = rule_of(optimizers[0], variables)
     if rule is None:
-        return KerasUpdate(optimizer, variables.trainable, weights)
+        return KerasUpdate(optimizers, variables.trainable, weights, groups)
     weights.bind()
-    return FusedUpdate(optimizer, rule, weights.trained, variables, blocks)
+    return FusedUpdate(optimizers, rule, weights.trained, variables, blocks, groups)

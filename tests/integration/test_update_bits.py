@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from service.training.blocks import Blocks
 from service.training.fused import FusedUpdate, rule_of
+from service.training.groups import Groups
 from service.training.summation import StepSum
 from workers.denormals import flush_denormals
 from workers.layout import Layout, Tensor
@@ -77,7 +78,9 @@ class Fused:
         (self.flat,) = self.layout.flat(buffer)
         for view, value in zip(self.views, variables.values(), strict=True):
             np.copyto(view, value)
-        self.update = FusedUpdate(optimizer, rule, self.flat, variables, blocks)
+        count = len(variables.trainable)
+        groups = Groups((1.0,) * count, (True,) * count)
+        self.update = FusedUpdate([optimizer], rule, self.flat, variables, blocks, groups)
 
     def step(self, gradients: list[np.ndarray]) -> None:
         layout = Layout.of(Tensor(f"gradient/{n}", g.shape, "float32") for n, g in enumerate(gradients))

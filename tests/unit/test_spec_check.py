@@ -46,6 +46,16 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
         ({"training": {"globalBatch": 4}}, "training", "give exactly one of epochs, steps"),
         ({"training": None}, "training", "must be a mapping of fields"),
         ({"training": {"globalBatch": 4, "epochs": 1, "xla": True}}, "training.xla", "must be 'off' or 'on', not True"),
+        (
+            {"training": {"globalBatch": 4, "epochs": 1, "weightDecayExclude": ["bias("]}},
+            "training.weightDecayExclude[0]",
+            "'bias(' is no regular expression: missing ), unterminated subpattern at position 4",
+        ),
+        (
+            {"training": {"globalBatch": 4, "epochs": 1, "learningRateMultipliers": {"encoder": 0}}},
+            "training.learningRateMultipliers.encoder",
+            "must not be 0; to freeze a layer, set its trainable=False",
+        ),
         ({"name": ""}, "name", "must not be empty"),
         ({"name": "a" * 101}, "name", "must have at most 100 characters, not '" + "a" * 59 + "…"),
         ({"name": "-a"}, "name", "must begin with a letter, a digit or _"),

@@ -50,6 +50,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "seed": counts(least=0),
             "xla": st.sampled_from(["off", "on"]),
             "gradientClip": st.fixed_dictionaries({"kind": st.just("norm"), "limit": st.floats(1e-9, 1e9)}),
+            "weightDecayExclude": st.lists(st.sampled_from(["bias", "norm/", "^a$"]), max_size=2),
+            "learningRateMultipliers": st.dictionaries(st.sampled_from(["bias", "head"]), st.floats(1e-9, 9)),
             "evaluateEvery": counts(least=0),
             "earlyStopping": st.fixed_dictionaries(
                 {"patience": counts(10_000)}, optional={"monitor": NAMES, "minDelta": st.floats(0, 9)}

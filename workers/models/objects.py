@@ -12,6 +12,7 @@ from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import BY_SHAPES, accepted_names, accepted_parameters, canonical, near
 from gradwire.spec.job import GradientClip, KerasObjectSpec
+from workers.models.rates import multiply_rate
 
 Kind = Literal["loss", "metric", "optimizer", "schedule"]
 Shape = tuple[int | None, ...]
@@ -64,8 +65,12 @@ def make_metric(spec: KerasObjectSpec, *, output_shape: Shape, label_shape: Shap
     return metric
 
 
-def make_optimizer(spec: KerasObjectSpec, gradient_clip: GradientClip | None) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    spec: KerasObjectSpec, gradient_clip: GradientClip | None, factor: float = 1.0
+) -> keras.optimizers.Optimizer:
     """An optimizer; `learning_rate` may be a schedule: `{"name": "CosineDecay", "config": {...}}`.
+
+    `factor` multiplies the learning rate, whoever gives it.
 
     Raises:
         JobFailed: `optimizer_config` for an unknown name, an unknown parameter, or a value that Keras refuses.
@@ -77,6 +82,8 @@ def make_optimizer(spec: KerasObjectSpec, gradient_clip: GradientClip | None) ->
         config[CLIPS[gradient_clip.kind]] = gradient_clip.limit
     found = _find("optimizer", spec.name, keras.optimizers)
     optimizer = _made("optimizer", spec.name, found, config)
+    if factor != 1.0:
+        multiply_rate(optimizer, factor)
     return _expect(optimizer, keras.optimizers.Optimizer, "optimizer", spec.name)
 
 

@@ -451,6 +451,26 @@ Global___ValidationSpec: _TypeAlias = ValidationSpec  # noqa: Y015
 class TrainingSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LearningRateMultipliersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     GLOBAL_BATCH_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
@@ -466,6 +486,8 @@ class TrainingSpec(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     ON_NONFINITE_FIELD_NUMBER: _builtins.int
     DISCONNECTED_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_EXCLUDE_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_MULTIPLIERS_FIELD_NUMBER: _builtins.int
     global_batch: _builtins.int
     """Samples per optimiser step, over all shards."""
     epochs: _builtins.int
@@ -493,6 +515,14 @@ class TrainingSpec(_message.Message):
     def early_stopping(self) -> Global___EarlyStopping: ...
     @_builtins.property
     def checkpoint(self) -> Global___CheckpointSpec: ...
+    @_builtins.property
+    def weight_decay_exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Regular expressions for the paths of variables that weight decay leaves alone."""
+
+    @_builtins.property
+    def learning_rate_multipliers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Regular expressions for the paths of variables, and their factors of the learning rate."""
+
     def __init__(
         self,
         *,
@@ -511,10 +541,12 @@ class TrainingSpec(_message.Message):
         checkpoint: Global___CheckpointSpec | None = ...,
         on_nonfinite: _builtins.str = ...,
         disconnected: _builtins.float = ...,
+        weight_decay_exclude: _abc.Iterable[_builtins.str] | None = ...,
+        learning_rate_multipliers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_clip", b"gradient_clip", "length", b"length", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "length", b"length", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "steps", b"steps", "strategy", b"strategy", "xla", b"xla"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "learning_rate_multipliers", b"learning_rate_multipliers", "length", b"length", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "steps", b"steps", "strategy", b"strategy", "weight_decay_exclude", b"weight_decay_exclude", "xla", b"xla"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_length: _TypeAlias = _typing.Literal["epochs", "steps"]  # noqa: Y015
     _WhichOneofArgType_length: _TypeAlias = _typing.Literal["length", b"length"]  # noqa: Y015
