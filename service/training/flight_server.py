@@ -66,13 +66,15 @@ class Peer:
         """The sending thread: words in order, and before an order the weights that it reads, once for each version."""
         try:
             while (word := self._waiting.get()) is not None:
+                datagram = Codec.encode(word)
                 if isinstance(word, Work | Count) and word.key.version != self._version:
                     self._version = word.key.version
                     memory = self._weights()
-                    for frame, body in frames.chunks(Kind.WEIGHTS, memory, 0, len(memory)):
+                    for frame, body in frames.chunks(Kind.WEIGHTS, memory, 0, len(memory), datagram):
                         frames.write(self._writer, frame, body)
+                    continue
                 size = len(self._weights()) if isinstance(word, Welcome) else 0
-                frames.write(self._writer, Frame(Kind.WORD, size=size, datagram=Codec.encode(word)))
+                frames.write(self._writer, Frame(Kind.WORD, size=size, datagram=datagram))
         except (pa.ArrowException, OSError):
             return  # the reading thread tells that the worker has left
 
@@ -92,6 +94,7 @@ class Peer:
                 self._slots = Segment.create(f"{self._name}-slots", received.frame.size, reserve=False)
             case Kind.SLOTS if self._slots is not None:
                 frames.place(received, memoryview(self._slots.buffer))
+                return self._said(Codec.decode(received.frame.datagram)) if received.frame.datagram else None
             case kind:
                 raise Malformed(f"{kind.name} is not expected")
         return None

@@ -48,11 +48,13 @@ class FlightClient:
         """Raises OSError when the trainer has gone."""
         try:
             with self._sending:
+                datagram = Codec.encode(word)
                 if isinstance(word, Done):
-                    self._send_slot(word.key.slot)
-                elif isinstance(word, Ready):
+                    self._send_slot(word.key.slot, datagram)
+                    return
+                if isinstance(word, Ready):
                     self._send_document(word)
-                frames.write(self._writer, Frame(Kind.WORD, datagram=Codec.encode(word)))
+                frames.write(self._writer, Frame(Kind.WORD, datagram=datagram))
         except pa.ArrowException as error:
             raise ConnectionError(str(error)) from error
 
@@ -60,13 +62,13 @@ class FlightClient:
         """The next word, or None when the trainer has hung up."""
         try:
             while (received := frames.read(self._reader)) is not None:
-                if received.frame.kind is Kind.WORD:
+                if received.frame.kind is Kind.WEIGHTS:
+                    frames.place(received, memoryview(self._room(received.frame.size).buffer))
+                if received.frame.datagram:
                     self._last = Codec.decode(received.frame.datagram)
                     if isinstance(self._last, Welcome):
                         self._segments[self._last.segment] = self._room(received.frame.size)
                     return self._last
-                if received.frame.kind is Kind.WEIGHTS:
-                    frames.place(received, memoryview(self._room(received.frame.size).buffer))
         except (*BROKEN, Malformed):
             return None
         return None
@@ -103,8 +105,8 @@ class FlightClient:
         self._slot_bytes = Layout.from_json(json.loads(bytes(document))["contribution"]).total_bytes
         frames.write(self._writer, Frame(Kind.DOCUMENT, size=len(self._slots.buffer)), document)
 
-    def _send_slot(self, slot: int) -> None:
+    def _send_slot(self, slot: int, datagram: bytes) -> None:
         assert self._slots is not None  # orders come after Ready
-        start = slot * self._slot_bytes
-        for frame, body in frames.chunks(Kind.SLOTS, memoryview(self._slots.buffer), start, start + self._slot_bytes):
+        memory, start = memoryview(self._slots.buffer), slot * self._slot_bytes
+        for frame, body in frames.chunks(Kind.SLOTS, memory, start, start + self._slot_bytes, datagram):
             frames.write(self._writer, frame, body)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from workers.exchange.messages import Malformed
 
-CHUNK_BYTES = 1 << 20
-"""Of memory in one frame; other sizes were not compared."""
+CHUNK_BYTES = 1 << 22
+"""Of memory in one frame. With 103 MB of weights and two workers the exchange took 300 ms by chunks of 256 KiB or of
+1 MiB, 230 by 4 MiB, and 224 by 16 MiB, which take four times the memory on their way."""
 
 SCHEMA = pa.schema([("bytes", pa.uint8())])
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -38,7 +40,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A part of memory from `offset` on, or a word's datagram."""
+    """A part of memory from `offset` on, a word's datagram, or both: the word that the memory was awaited for."""
 
     kind: Kind
     offset: int = 0
@@ -88,10 +90,11 @@ def write(writer: Any, frame: Frame, body: memoryview | None = None) -> None:
     writer.write_with_metadata(pa.record_batch([column], schema=SCHEMA), frame.pack())
 
 
-def chunks(kind: Kind, memory: memoryview, start: int, end: int) -> Iterator[tuple[Frame, memoryview]]:
-    """Frames that carry bytes [start, end) of memory."""
+def chunks(kind: Kind, memory: memoryview, start: int, end: int, datagram: bytes) -> Iterator[tuple[Frame, memoryview]]:
+    """Frames that carry bytes [start, end) of memory; the last has the datagram with it, which saves a frame."""
     for offset in range(start, end, CHUNK_BYTES):
-        yield Frame(kind, offset, len(memory)), memory[offset : min(offset + CHUNK_BYTES, end)]
+        until = min(offset + CHUNK_BYTES, end)
+        yield Frame(kind, offset, len(memory), datagram if until == end else b""), memory[offset:until]
 
 
 def place(received: Received, memory: memoryview) -> None:
@@ -99,7 +102,8 @@ def place(received: Received, memory: memoryview) -> None:
     end = received.frame.offset + len(received.body)
     if end > len(memory):
         raise Malformed(f"bytes up to {end} of {len(memory)}")
-    memory[received.frame.offset : end] = received.body
+    # NumPy lets other threads run while it copies; a memoryview does not.
+    np.copyto(np.frombuffer(memory, np.uint8)[received.frame.offset : end], np.frombuffer(received.body, np.uint8))
 
 
 def _body(batch: Any) -> memoryview:
