@@ -50,8 +50,11 @@ class Worker:
         self._ended = threading.Event()
 
     def run(self) -> Outcome:
-        """Works until the trainer dismisses it or hangs up."""
-        client = self._connect()
+        """Works until the trainer dismisses it or hangs up; every end is an outcome, none an exception."""
+        try:
+            client = self._connect()
+        except JobFailed as error:
+            return Outcome(state="CANCELLED", error=ErrorView(code=error.code, message=error.message))
         threading.Thread(target=self._beat, args=(client,), name="heartbeat", daemon=True).start()
         try:
             return self._serve(client)

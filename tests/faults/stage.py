@@ -17,12 +17,11 @@ from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from tests.faults import moments
 from tests.faults.schedule import TRAINER, Fault, Schedule
+from tests.faults.traces import end_timeout_s, overload
 from tests.integration.lab import SERVICE_ID, Child, Lab, Result
 from workers.exchange.segment import SHARED_MEMORY
 
 PLAY_TIMEOUT_S = 60.0
-END_TIMEOUT_S = 10.0
-"""So long after the end of a job everything of it has to be gone."""
 POLL_S = 0.002
 
 
@@ -33,6 +32,10 @@ class Actor:
     child: Child
     faults: list[Fault]
     until_s: float | None = None
+
+    def __str__(self) -> str:
+        code = self.child.process.exitcode
+        return f"process {self.pid} " + (_status(self.pid) if code is None else f"ended with {code}")
 
     @property
     def pid(self) -> int:
@@ -45,10 +48,7 @@ class Actor:
 
     @property
     def stands_still(self) -> bool:
-        try:
-            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
-        except psutil.NoSuchProcess:
-            return False
+        return _status(self.pid) == psutil.STATUS_STOPPED
 
     def strike(self) -> Fault | None:
         """Carries out the fault that the process stands still for, and returns it; continues it when its time comes."""
@@ -68,7 +68,7 @@ class Actor:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        self.child.process.join(END_TIMEOUT_S)
+        self.child.process.join(end_timeout_s())
 
 
 @dataclass
@@ -112,12 +112,12 @@ class Play:
 
     def perform(self) -> Result:
         """How the last start of the trainer ended, when those that were given up have ended as well."""
-        deadline = time.monotonic() + PLAY_TIMEOUT_S
+        deadline = time.monotonic() + PLAY_TIMEOUT_S * overload()
         self._temporary.mkdir()
         self._start()
         result = None
         while result is None or any(cast.is_ending or cast.stands_still for cast in self.casts):
-            assert time.monotonic() < deadline, f"no end after {self.struck}"
+            assert time.monotonic() < deadline, f"no end: {self.story()}"
             for cast in list(self.casts):
                 self._tend(cast)
             if result is None and self.casts[-1].trainer.child.pipe.poll(POLL_S):
@@ -130,15 +130,20 @@ class Play:
 
     def left(self) -> list[str]:
         """What is still there: processes that do not end in time, files of the exchange, and temporary ones."""
-        deadline = time.monotonic() + END_TIMEOUT_S
+        deadline = time.monotonic() + end_timeout_s()
         actors = [actor for cast in self.casts for actor in cast.actors()]
         while any(actor.is_alive for actor in actors) and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        alive = [f"process {actor.pid}" for actor in actors if actor.is_alive]
+        alive = [str(actor) for actor in actors if actor.is_alive]
         exchanges = SHARED_MEMORY.glob(f"gradwire-{SERVICE_ID}-{self.job_id}-*")
         checkpoints = Storage(self._url).names(f"jobs/{self.job_id}/checkpoints")
         unfinished = [name for name in checkpoints if not name.startswith("step-")]
         return [*alive, *map(str, exchanges), *unfinished, *map(str, self._temporary.iterdir())]
+
+    def story(self) -> str:
+        """In a line, all that tells this play from others."""
+        actors = [f"start {number}: {', '.join(map(str, cast.actors()))}" for number, cast in enumerate(self.casts, 1)]
+        return f"{self.schedule}, of which came about {self.struck}; {'; '.join(actors)}"
 
     def close(self) -> None:
         """Ends every process of the play."""
@@ -159,6 +164,14 @@ class Play:
     def _journal(self, generation: int) -> Path:
         return self.folder / f"commits-{self.job_id}-{generation}"
 
+    def _spec(self) -> JobSpec:
+        """No step without all workers that it starts with: otherwise the first to be ready may do all."""
+        resources = self.spec.resources
+        everybody = resources.model_copy(
+            update={"workers": self.schedule.workers, "min_workers": self.schedule.workers}
+        )
+        return self.spec.model_copy(update={"resources": everybody})
+
     def _start(self) -> None:
         """Starts the next trainer, and workers, as the coordinator does."""
         generation = len(self.casts) + 1
@@ -166,7 +179,7 @@ class Play:
         storage.write(f"jobs/{self.job_id}/generation", str(generation).encode())
         names = storage.names(f"jobs/{self.job_id}/checkpoints")
         restored = max((int(name.split("-")[1]) for name in names if name.startswith("step-")), default=0)
-        lab = Lab(self.spec, self.folder, generation=generation, job_id=self.job_id)
+        lab = Lab(self._spec(), self.folder, generation=generation, job_id=self.job_id)
         faults = self.schedule.of(TRAINER)[generation - 1 : generation]
         lab.start_trainer(partial(moments.trainer, faults, self._journal(generation), self._temporary))
         assert lab.trainer is not None
@@ -202,14 +215,19 @@ class Play:
             self.struck.append(fault)
 
 
+def _status(pid: int) -> str:
+    try:
+        return psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return "gone"
+
+
 def _was_lost(worker: Actor) -> bool:
     """Whether the job has lost the worker, which was killed or dropped; else the job, or its trainer, has ended."""
-    if not worker.child.pipe.poll():
-        assert worker.child.process.exitcode == -signal.SIGKILL, f"it ended with {worker.child.process.exitcode}"
-        return True
     try:
         outcome, _ = worker.child.pipe.recv()
     except EOFError:
+        assert worker.child.process.exitcode == -signal.SIGKILL, f"a worker ended by itself: {worker}"
         return True
     assert outcome.state != "FAILED", outcome.error
     return outcome.error is not None and outcome.error.code == "let_go"

@@ -16,7 +16,7 @@ import psutil
 
 MARK = "GRADWIRE_TEST_MARK"
 END_TIMEOUT_S = 10.0
-"""Processes whose parent was killed end by themselves; they may take so long."""
+"""So long after the end nothing may be left. Processes whose parent was killed end by themselves."""
 POLL_S = 0.05
 
 
@@ -45,10 +45,10 @@ class Traces:
         self.sessions |= {_session(process) for process in marked} - {os.getsid(0), -1}
         return [process for process in everybody if process in marked or _session(process) in self.sessions]
 
-    def left(self, timeout_s: float = END_TIMEOUT_S) -> list[str]:
+    def left(self) -> list[str]:
         """Processes that do not end in time, then files and segments."""
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not self.see(), timeout_s)
+            wait_until(lambda: not self.see(), end_timeout_s())
         processes = [f"{process.pid} {_title(process)}" for process in self.see()]
         files = [str(path) for path in self.folder.iterdir()]
         segments = [str(path) for one in self.service_ids for path in Path("/dev/shm").glob(f"gradwire-{one}-*")]
@@ -67,6 +67,16 @@ def traces(mark: str) -> Iterator[Traces]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def overload() -> float:
+    """How many times as many threads want to compute as there are cores for; at least 1."""
+    return max(os.getloadavg()[0] / len(os.sched_getaffinity(0)), 1.0)
+
+
+def end_timeout_s() -> float:
+    """How long processes may take to end: as much longer as this machine is overloaded by others."""
+    return END_TIMEOUT_S * overload()
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -19,7 +20,8 @@ from gradwire.storage import Storage
 from service.training.dispatch import MAX_SHARD_FAILURES
 from tests.integration import deadly
 from tests.integration.cases import convolutional, spec_of, write_npz
-from tests.integration.lab import Lab, lab, run
+from tests.integration.lab import SERVICE_ID, Lab, lab, run
+from workers.exchange.segment import job_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -71,6 +73,19 @@ def test_a_hung_worker_is_named_dropped_and_told_and_changes_no_bit(folder: Path
     assert outcome.error is not None and "hung in phase" in outcome.error.message, "it is told why it was let go"
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     assert result.digest == run(spec(), folder, workers=1).digest
+
+
+def test_a_worker_that_comes_after_its_trainers_end_goes_at_once(folder: Path) -> None:
+    with lab(spec(), folder, workers=0) as job:
+        assert job.trainer is not None
+        for is_swept in (False, True):
+            if is_swept:
+                shutil.rmtree(job_folder(SERVICE_ID, job.job_id, job.generation))
+            else:
+                job.trainer.process.kill()
+                job.trainer.process.join()
+            outcome, _ = job.add_worker().pipe.recv()
+            assert (outcome.state, outcome.error.code) == ("CANCELLED", "trainer_gone")
 
 
 def test_a_slow_worker_is_reported_and_never_dropped(folder: Path) -> None:

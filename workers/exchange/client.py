@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,6 @@ from workers.exchange.post import receive, send
 from workers.exchange.segment import Segment
 
 SOCKET = "control"
-CONNECT_TIMEOUT_S = 10.0
 MAX_UNHEARD = 10
 """Words that the trainer may have said before it hung up: a few orders and a refusal."""
 
@@ -57,8 +55,7 @@ class SharedMemoryClient:
         self._sending = threading.Lock()
         self._segments: dict[str, Segment] = {}
         self._last: Word | None = None
-        self._socket = _connect(folder / SOCKET)
-        self.send(hello)
+        self._socket = _connect(folder / SOCKET, hello)
 
     def send(self, word: Word) -> None:
         """Raises OSError when the trainer has gone."""
@@ -101,15 +98,13 @@ class SharedMemoryClient:
         self._socket.close()
 
 
-def _connect(path: Path) -> socket.socket:
-    deadline = time.monotonic() + CONNECT_TIMEOUT_S
-    while True:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            connection.connect(str(path))
-            return connection
-        except OSError as error:
-            connection.close()
-            if time.monotonic() > deadline:
-                raise JobFailed(f"no trainer listens at {path}: {error.strerror}", code="trainer_gone") from error
-            time.sleep(0.05)
+def _connect(path: Path, hello: Hello) -> socket.socket:
+    """The trainer listens before anybody is told where: who finds nobody comes after its end, and need not wait."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(str(path))
+        send(connection, hello, ())
+    except OSError as error:
+        connection.close()
+        raise JobFailed(f"no trainer listens at {path}: {error.strerror}", code="trainer_gone") from error
+    return connection
