@@ -7,7 +7,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ class StateFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        """Takes the folder's lock. Raises `WrongSetting` if another service has it."""
+        """Takes the folder's lock. Raises `WrongSetting` if another service has it, or a file cannot be used."""
         self.path = path
-        self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with _usable(path / "lock"):
+            self._lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             # The system gives the lock back when the process ends, however it does.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,9 +73,10 @@ class StateFolder:
 
     def _read_id(self) -> str:
         path = self.path / "service_id"
-        if not path.exists():
-            path.write_text(secrets.token_hex(4), encoding="ascii")
-        service_id = path.read_text(encoding="ascii", errors="replace").strip()
+        with _usable(path):
+            if not path.exists():
+                path.write_text(secrets.token_hex(4), encoding="ascii")
+            service_id = path.read_text(encoding="ascii", errors="replace").strip()
         if re.fullmatch(r"[0-9a-f]{8}", service_id) is None:
             raise WrongSetting("--state", f"{path} does not hold 8 hexadecimal digits; remove it")
         return service_id
@@ -84,3 +87,15 @@ class StateFolder:
             return f" (process {document['pid']} at {document['listen']})"
         except (OSError, ValueError, KeyError, TypeError):
             return ""
+
+
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WrongSetting(
+            "--state",
+            f"{path} cannot be used: {error.strerror}; give the folder to the service's user, with all in it, or name "
+            "another",
+        ) from error

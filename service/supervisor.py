@@ -25,7 +25,7 @@ from service.recovery import End, failure
 from service.retirement import Retirement
 from service.run import LiveJob, Run, live_job
 from service.steering import Steering
-from service.store.base import JobStore
+from service.store.base import JobStore, Unwritable
 
 TICK_S = 0.1
 IDLE_TICK_S = 0.5
@@ -91,6 +91,7 @@ class Supervisor:
         self._wake = threading.Event()
         self._is_engine_up = threading.Event()
         self._is_stopping = threading.Event()
+        self._is_stuck = False
         self._thread = threading.Thread(target=self._work, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -179,7 +180,24 @@ class Supervisor:
             self._adopted = None
 
     def tick(self) -> None:
-        """Moves every job on by what has happened; never waits."""
+        """Moves every job on by what has happened; never waits.
+
+        While nothing can be stored it moves none: trainers go on by themselves, and what they report meanwhile is asked
+        for afterwards.
+        """
+        try:
+            if self._is_stuck:
+                self._store.probe()
+                self._is_stuck = False
+                log.info("store_writable_again")
+            self._move_on()
+        except Unwritable as error:
+            if not self._is_stuck:
+                log.error("store_not_writable", why=error.message)
+            self._is_stuck = True
+            self._refuse(error)
+
+    def _move_on(self) -> None:
         now = self._clock()
         self._read_inbox(now)
         if self._is_engine_up.is_set() and self._adopted is not None:
@@ -203,7 +221,9 @@ class Supervisor:
             pause_s = TICK_S
             try:
                 self.tick()
-                if not self._retirement and all(job.run is None for job in self._jobs.values()):
+                if self._is_stuck:
+                    pause_s = AFTER_ERROR_S
+                elif not self._retirement and all(job.run is None for job in self._jobs.values()):
                     pause_s = IDLE_TICK_S
             except Exception:
                 log.exception("tick_failed")
@@ -223,9 +243,19 @@ class Supervisor:
         deadline, pause = self._clock() + STOP_S, threading.Event()
         while any(run.trainer.outcome() is None for run in runs) and self._clock() < deadline:
             pause.wait(TICK_S / 2)
+        self._refuse(Unavailable("the service is stopping; try again when it is back"))
+
+    def _refuse(self, error: GradwireError) -> None:
+        """Answers all requests with an error; jobs that were submitted stay for later."""
+        submitted = []
         while not self._inbox.empty():
-            if isinstance(item := self._inbox.get(), _Request):
-                item.answer.set_exception(Unavailable("the service is stopping; try again when it is back"))
+            match self._inbox.get():
+                case _Request() as request:
+                    request.answer.set_exception(error)
+                case str() as job_id:
+                    submitted.append(job_id)
+        for job_id in submitted:
+            self._inbox.put(job_id)
 
     def _read_inbox(self, now: float) -> None:
         while not self._inbox.empty():
@@ -253,9 +283,11 @@ class Supervisor:
         return record
 
     def _guarded(self, job: LiveJob, now: float, action: Callable[[], None]) -> None:
-        """A fault in handling one job fails that job, and no other."""
+        """A fault in handling one job fails that job, and no other. A full disk is nobody's fault."""
         try:
             action()
+        except Unwritable:
+            raise
         except Exception as error:
             log.exception("job_not_handled", job=job.record.id)
             code = error.code if isinstance(error, GradwireError) else "internal"

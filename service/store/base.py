@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from gradwire.errors import AlreadyExists, Exhausted, NotFound
+from gradwire.errors import AlreadyExists, Exhausted, NotFound, Unavailable
 from service.jobs.event import JobEvent
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 
 
+class Unwritable(Unavailable):
+    """Nothing can be written just now, since the disk is full or fails; what is stored stays as it is."""
+
+    code = "storage_full"
+
+
 class JobStore(Protocol):
     """Keeps jobs and their events. Safe to call from any thread; each call happens as a whole or not at all.
 
-    Jobs come in by `submit`; after that the supervisor alone calls `update`.
+    Jobs come in by `submit`; after that the supervisor alone calls `update`. What writes raises `Unwritable` where the
+    disk has no room.
     """
 
     def submit(self, record: JobRecord, spec_json: str, event: JobEvent, *, max_live: int) -> tuple[JobRecord, bool]:
@@ -47,6 +54,9 @@ class JobStore(Protocol):
 
     def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state; states without a job may be missing."""
+
+    def probe(self) -> None:
+        """Writes about as much as a busy second does, and removes it. Raises `Unwritable`."""
 
     def close(self) -> None:
         """Nothing is called after this."""

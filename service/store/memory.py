@@ -81,6 +81,9 @@ class MemoryStore:
         with self._lock:
             return Counter(entry.record.state for entry in self._entries.values())
 
+    def probe(self) -> None:
+        """Memory has room."""
+
     def close(self) -> None:
         """There is nothing to close."""
 

@@ -13,7 +13,7 @@ from gradwire.errors import GradwireError
 from service.jobs.event import JobEvent
 from service.jobs.record import JobRecord
 from service.jobs.states import ENDED, JobState
-from service.store.base import ambiguous, matched, no_such_job, require_room
+from service.store.base import Unwritable, ambiguous, matched, no_such_job, require_room
 from service.store.codec import event_of, event_text, record_of, record_text
 from service.store.thinning import append
 
@@ -32,6 +32,8 @@ CREATE TABLE events (
     id TEXT NOT NULL, cursor INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (id, cursor)
 ) WITHOUT ROWID;
 """
+PROBE_BYTES = 256 << 10
+"""A disk that has no more than a few free kilobytes counts as full."""
 _IS_LIVE = f"state NOT IN ({', '.join(repr(str(state)) for state in sorted(ENDED))})"
 
 
@@ -41,6 +43,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Opens the file, and makes it if it is not there. Raises `GradwireError` if another version has made it."""
         self._lock = threading.Lock()
+        self._path = path
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
         # In WAL mode a power failure can lose the last commits but not damage the file.
@@ -125,13 +128,19 @@ class SqliteStore:
             rows = self._connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
         return {JobState(state): count for state, count in rows}
 
+    def probe(self) -> None:
+        with self._transaction() as db:
+            db.execute(f"CREATE TABLE IF NOT EXISTS probe AS SELECT zeroblob({PROBE_BYTES}) AS bytes")
+        with self._transaction() as db:
+            db.execute("DROP TABLE IF EXISTS probe")
+
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._telling_of_room():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -140,6 +149,17 @@ class SqliteStore:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _telling_of_room(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise
+            raise Unwritable(
+                f"the server cannot write {self._path} ({error}); free some room on its disk, and it goes on by itself"
+            ) from error
 
 
 def _record(row: tuple[int, str]) -> JobRecord:

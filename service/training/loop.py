@@ -142,7 +142,8 @@ class Loop:
         if is_last or should_stop or time.monotonic() - self._reported_at > pause_s:
             self._report()
         is_end = is_last or should_stop
-        if self._is_save_overdue or self._is_due(self.saver.every_steps, is_epoch_end, is_end):
+        is_overdue = self._is_save_overdue or self.saver.is_retry_due()
+        if is_overdue or self._is_due(self.saver.every_steps, is_epoch_end, is_end):
             metrics = self.eval_metrics if is_evaluated else {} if self.evaluator else self.totals.values()
             self._save(metrics, is_last=is_end)
         self.saver.tell()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,10 @@ from service.training.checkpoint import Checkpoint
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
-from service.training.writer import FATAL, CheckpointWriter
+from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter
+
+RETRY_S = 20.0
+"""So long after the storage took no checkpoint, the next one is tried off the usual times."""
 
 
 class Source(Protocol):
@@ -37,7 +41,10 @@ class Saver:
     generation: int
     fingerprint: Mapping[str, str]
     every_steps: int
+    clock: Callable[[], float] = time.monotonic
     _told: int = 0
+    _told_failures: int = 0
+    _saved_at_s: float = 0.0
     _last_trouble: str = ""
 
     def save(
@@ -55,6 +62,7 @@ class Saver:
         tensors = self._memory(waits=is_last)
         if tensors is None:
             return False
+        self._saved_at_s = self.clock()
         for source in self.sources:
             source.copy_into(tensors, self.copy)
         checkpoint = Checkpoint(
@@ -75,6 +83,12 @@ class Saver:
             free = self.snapshots.take()
         return self.snapshots.take(waits=True) if free is None and waits else free
 
+    def is_retry_due(self) -> bool:
+        """Whether the last checkpoint could not be stored, and it is time to try another."""
+        status = self.writer.status()
+        is_worth_it = status.error is not None and status.error.code in WORTH_RETRYING
+        return is_worth_it and self.clock() - self._saved_at_s >= RETRY_S
+
     def tell(self) -> None:
         """Reports what the writer has done since; called after every step.
 
@@ -88,6 +102,9 @@ class Saver:
             self.reporter.update(checkpoint_step=status.step)
             size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
             self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
+        if status.failures > self._told_failures:
+            self._told_failures = status.failures
+            self.reporter.update(checkpoint_failures=status.failures)
         if status.error is not None and status.error.code in FATAL:
             raise status.error
         trouble = status.error.message if status.error is not None else status.warning

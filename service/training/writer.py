@@ -21,7 +21,8 @@ FIRST_BACKOFF_S = 0.5
 FATAL = frozenset({"nonfinite", "superseded"})
 """After these nothing more is written, and the job has to end."""
 
-_WORTH_RETRYING = frozenset({"storage_full", "storage_unavailable"})
+WORTH_RETRYING = frozenset({"storage_full", "storage_unavailable"})
+"""Somebody may make room, or bring the storage back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class WriterStatus:
     """Checkpoints written so far."""
     error: JobFailed | None = None
     """Why the last attempt failed for good; None again once a checkpoint is written, which no `FATAL` one allows."""
+    failures: int = 0
+    """Attempts that failed, in all."""
     warning: str = ""
     """Why the surplus checkpoints could not be removed after the last one was written."""
 
@@ -162,6 +165,7 @@ class CheckpointWriter:
         if before.error is not None and before.error.code in FATAL:
             return before
         start_s = time.monotonic()
+        failures = before.failures
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 require_finite(checkpoint.step, checkpoint.tensors)
@@ -169,14 +173,17 @@ class CheckpointWriter:
                 break
             except Exception as error:
                 failure = _failure(error, checkpoint.step)
-            if failure.code not in _WORTH_RETRYING or attempt == MAX_ATTEMPTS:
-                return replace(before, error=failure)
+            failures += 1
+            if failure.code not in WORTH_RETRYING or attempt == MAX_ATTEMPTS:
+                return replace(before, error=failure, failures=failures)
+            self._status = replace(before, failures=failures)
             self._sleep(FIRST_BACKOFF_S * 2 ** (attempt - 1))
         return WriterStatus(
             step=checkpoint.step,
             size_bytes=size_bytes,
             duration_s=time.monotonic() - start_s,
             count=before.count + 1,
+            failures=failures,
             warning=self._prune(checkpoint.generation),
         )
 

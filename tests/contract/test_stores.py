@@ -18,7 +18,7 @@ from service.jobs.event import JobEvent
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 from service.store import thinning
-from service.store.base import JobStore
+from service.store.base import JobStore, Unwritable
 from service.store.memory import MemoryStore
 from service.store.sqlite import SqliteStore
 
@@ -209,3 +209,31 @@ def test_sqlite_of_another_version_is_refused(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(GradwireError, match="version 99"):
         SqliteStore(path)
+
+
+def test_a_store_that_can_be_written_passes_its_probe(store: JobStore) -> None:
+    made = submit(store, record())
+    store.probe()
+    assert store.get(made.id) == made and store.counts() == {JobState.QUEUED: 1}
+
+
+def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.sqlite3")
+    made = submit(store, record())
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count={pages}")
+    long = event(message="x" * 100_000)
+
+    def new() -> None:
+        store.submit(record("f" * 12), "x" * 100_000, event(), max_live=9)
+
+    for write in (store.probe, lambda: store.update(made, [long]), new):
+        with pytest.raises(Unwritable, match=r"jobs\.sqlite3 .*full.*; free some room") as raised:
+            write()
+        assert raised.value.code == "storage_full"
+    assert store.get(made.id) == made and len(store.events(made.id, 0, 9)) == 1
+    store._connection.execute("PRAGMA max_page_count=100000")
+    store.probe()
+    store.update(made, [long])
+    assert len(store.events(made.id, 0, 9)) == 2
+    store.close()

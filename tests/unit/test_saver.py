@@ -16,7 +16,7 @@ from service.training import snapshots as snapshots_module
 from service.training.blocks import ALONE_ELEMENTS, Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.reporter import Reporter
-from service.training.saver import Saver
+from service.training.saver import RETRY_S, Saver
 from service.training.snapshots import MAX_BUFFERS, Snapshots
 from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
 from workers.layout import Layout, Tensor
@@ -157,11 +157,36 @@ def test_a_storage_that_fails_costs_a_checkpoint_and_a_warning_but_no_memory(ben
         assert bench.save(step)
         bench.saver.finish()
     assert [event.message for event in bench.progress().events] == ["no room"]
+    assert bench.progress().snapshot.checkpoint_failures == MAX_ATTEMPTS * (MAX_ATTEMPTS - 1)
     bench.folder.error = None
     bench.wait_for_memory()
     assert bench.save(9)
     bench.saver.finish()
     assert values(bench.folder) == {9: [9]}
+
+
+def test_a_checkpoint_that_was_not_stored_is_tried_again_off_the_usual_times(bench: Bench) -> None:
+    now = 100.0
+    bench.saver.clock = lambda: now
+    bench.folder.may_write.set()
+    bench.wait_for_memory()
+    bench.save(1)
+    bench.saver.finish()
+    now += 2 * RETRY_S
+    assert not bench.saver.is_retry_due(), "it was stored"
+    bench.folder.error = JobFailed("no room", code="storage_full")
+    bench.save(2)
+    bench.saver.finish()
+    assert not bench.saver.is_retry_due(), "not at once"
+    now += RETRY_S
+    assert bench.saver.is_retry_due()
+    bench.folder.error = None
+    bench.wait_for_memory()
+    bench.save(3)
+    bench.saver.finish()
+    now += RETRY_S
+    assert not bench.saver.is_retry_due()
+    assert values(bench.folder) == {1: [1], 3: [3]}
 
 
 def test_without_memory_for_any_snapshot_the_job_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

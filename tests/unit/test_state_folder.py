@@ -37,6 +37,13 @@ def test_a_damaged_id_is_refused(tmp_path: Path) -> None:
         StateFolder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["lock", "service_id"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()  # the tests may run as root, for whom no file is read-only
+    with pytest.raises(WrongSetting, match=rf"^--state: .*{name}.* cannot be used: .*; give the folder"):
+        StateFolder(tmp_path)
+
+
 def test_only_the_named_segments_go(tmp_path: Path) -> None:
     for name in ("gradwire-aa-job1-1", "gradwire-aa-job1-2", "gradwire-aa-job2-1", "gradwire-bb-job1-1"):
         (tmp_path / name).mkdir()
