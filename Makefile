@@ -10,7 +10,7 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test lint types arrows protos protos-check format lock clean
+.PHONY: help install demo bench test test-deploy lint types arrows protos protos-check deploy-check format lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,9 +51,12 @@ $(BENCH_INSTALLED): benchmarks/requirements.lock $(INSTALLED)
 	    --target .venv/bench -r benchmarks/requirements.lock
 	@touch $@
 
-test: lint types arrows protos-check ## Run every check, then every test that needs no Docker.
+test: lint types arrows protos-check deploy-check ## Run every check, then every test that needs no Docker.
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest
+
+test-deploy: $(INSTALLED) ## Run the containers for real: needs Docker with Compose, or Debian and root to start one.
+	@ENGINE="$(ENGINE)" PROMETHEUS_IMAGE="$${PROMETHEUS_IMAGE:-prom/prometheus:v2.53.0}" deploy/with-engine $(BIN)/python -m pytest tests/deploy
 
 lint: $(INSTALLED) ## Check style and format (ruff).
 	@echo "lint: ruff"
@@ -76,6 +79,11 @@ protos-check: $(INSTALLED) ## Check the .proto files, and that the committed cod
 	@$(BIN)/buf lint protos
 	@$(BIN)/python -m protos.generate --check
 
+deploy-check: $(INSTALLED) ## Check the Dockerfile (hadolint) and docker-compose.yml (Compose itself); needs no Docker.
+	@echo "deploy: hadolint, docker-compose config"
+	@$(BIN)/hadolint deploy/Dockerfile
+	@$(BIN)/docker-compose --profile gpu -f deploy/docker-compose.yml config --quiet
+
 format: $(INSTALLED) ## Format the code and put imports in order.
 	@$(BIN)/ruff check --quiet --select I --fix .
 	@$(BIN)/ruff format --quiet .
@@ -87,6 +95,13 @@ lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml; packages
 	@$(BIN)/pip-compile --quiet --unsafe-package=numpy --constraint=requirements.lock --generate-hashes \
 	    --no-emit-find-links --no-emit-index-url --output-file=benchmarks/requirements.lock --strip-extras \
 	    benchmarks/requirements.in
+	@for image in coordinator:service worker:service,compute worker-gpu:service,gpu; do \
+	    $(BIN)/pip-compile --quiet --allow-unsafe --constraint=requirements.lock --generate-hashes \
+	        --no-emit-find-links --no-emit-index-url --strip-extras $$(printf -- '--extra=%s ' $$(echo $${image#*:} | tr , ' ')) \
+	        --output-file=deploy/$${image%%:*}.lock pyproject.toml || exit 1; \
+	done
+	@$(BIN)/pip-compile --quiet --allow-unsafe --constraint=requirements.lock --generate-hashes \
+	    --no-emit-find-links --no-emit-index-url --output-file=deploy/build.lock --strip-extras deploy/build.in
 
 clean: ## Remove caches and what builds leave behind; .venv stays.
 	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

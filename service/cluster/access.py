@@ -23,9 +23,15 @@ def prove(address: str, token: str) -> None:
     """
     answer = _ask(address, token)
     if answer is grpc.StatusCode.UNAUTHENTICATED:
-        raise Unauthenticated(f"Ray at {address} refuses the token; give the one that the cluster was started with")
+        raise Unauthenticated(
+            f"Ray at {address} refuses the token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file, to the token "
+            "that the cluster was started with"
+        )
     if answer is not grpc.StatusCode.OK:
-        raise Unavailable(f"no Ray answers at {address} ({answer.name}); give HOST:PORT of a cluster's GCS server")
+        raise Unavailable(
+            f"no Ray answers at {address} ({answer.name}); look whether the cluster runs and can be reached from here, "
+            "or give HOST:PORT of another one's GCS server"
+        )
     if _ask(address, None) is not grpc.StatusCode.UNAUTHENTICATED:
         raise GradwireError(
             f"Ray at {address} takes connections without a token, and so runs anybody's code: start it with "

@@ -23,7 +23,7 @@ TRAINER = "service.training.trainer:Trainer"
 WORKER = "workers.worker:Worker"
 
 START_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 45.0
 STOP_TIMEOUT_S = 20.0
 NODES_PERIOD_S = 5.0
 
@@ -54,7 +54,7 @@ class RayEngine:
         trainer_role: str = TRAINER,
         worker_role: str = WORKER,
     ) -> None:
-        self._cluster: Cluster = GivenRay(ray_address) if ray_address else LocalRay(state)
+        self._cluster: Cluster = GivenRay(ray_address, state) if ray_address else LocalRay(state)
         self._outliving = service_id if ray_address else ""
         self._found: list[Launch] = []
         self._timeout_s = CONNECT_TIMEOUT_S if ray_address else START_TIMEOUT_S

@@ -12,19 +12,30 @@ from ray._raylet import AuthenticationTokenLoader, Config
 from gradwire.errors import GradwireError
 from service import ray_token
 from service.cluster import access, driver
+from service.cluster.own_node import OwnNode
 
 
 class GivenRay:
-    """A connection to the cluster at `address`, HOST:PORT of its GCS server; this machine runs one of its nodes."""
+    """A connection to the cluster at `address`, HOST:PORT of its GCS server.
 
-    def __init__(self, address: str) -> None:
+    A machine that runs none of its nodes gets one, without CPUs, for as long as the connection lasts.
+    """
+
+    def __init__(self, address: str, state: Path) -> None:
         self._address = address
+        self._node = OwnNode(address, state)
         self._undo: dict[str, str | None] = {}
 
     def start(self) -> None:
         """Connects. Raises GradwireError where no token is set, nothing answers, or the token does not fit."""
+        try:
+            self._start()
+        except GradwireError as error:
+            raise type(error)(f"--ray {self._address}: {error.message}", details=error.details) from error
+
+    def _start(self) -> None:
         if "://" in self._address or ":" not in self._address:
-            raise GradwireError(f"--ray {self._address}: give HOST:PORT of a cluster's GCS server, as in 10.0.0.5:6379")
+            raise GradwireError("give HOST:PORT of a cluster's GCS server, as in 10.0.0.5:6379")
         token = ray_token.given_token(os.environ)
         self._undo = ray_token.apply({ray_token.MODE_VARIABLE: "token"}, os.environ)
         Config.initialize("")
@@ -33,11 +44,12 @@ class GivenRay:
             raise GradwireError("this Ray cannot use a token; install Ray 2.60")
         access.prove(self._address, token)
         try:
+            self._node.start()
             driver.connect(self._address)
         except Exception as error:
             raise GradwireError(
-                f"Ray at {self._address} answers, but this process cannot join it: {error}. Run a node of the cluster "
-                f"on this machine: ray start --address={self._address}"
+                f"Ray answers, but this machine cannot join it: {error}. It needs the cluster's versions of Python and "
+                "Ray, and every node has to reach it"
             ) from error
 
     def logs(self) -> Path | None:
@@ -47,4 +59,5 @@ class GivenRay:
     def stop(self) -> None:
         """Disconnects; the cluster ends what this process started."""
         ray.shutdown()
+        self._node.stop()
         ray_token.apply(self._undo, os.environ)

@@ -64,7 +64,7 @@ class Launcher:
         self._renewed_s = time.monotonic()
         self._waiting: list[Launch] = []
         self._live: list[Launch] = []
-        self._addresses: dict[str, str] = {}
+        self._nodes: tuple[NodeResources, ...] = ()
         self._lingering: list[Launch] = []
 
     def stage(self) -> str:
@@ -80,7 +80,7 @@ class Launcher:
             if launch.assigned_s < late_s and not launch.kill_reason:
                 self.kill(launch, f"it did not start within {START_TIMEOUT_S:.0f} s", is_hung=True)
         self._renew()
-        self._addresses = {node.node: node.address for node in nodes}
+        self._nodes = tuple(nodes)
         self._pool.fill([(node.node, node.cpus) for node in nodes if node.cpus], time.monotonic())
         return WAITING_TICK_S if self._waiting else TICK_S
 
@@ -204,7 +204,7 @@ class Launcher:
             # Only a process that Ray starts within the share is told which GPUs it has; so this one is not warm.
             launch.member = self._spawn(node, uses_gpu=True, **launch.share.options())
         else:
-            launch.member = self._pool.take(node, self._home(), time.monotonic())
+            launch.member = self._pool.take(node, able_node(self._home(), self._nodes), time.monotonic())
         launch.assigned_s = time.monotonic()
         launch.assignment = self._placed(launch.assignment, launch.member.node)
         begun = launch.member.actor.start.remote(launch.role, launch.assignment)
@@ -216,7 +216,8 @@ class Launcher:
             address = ExchangeAddress.parse(assignment.exchange_address)
             return replace(assignment, node=node, exchange_address=address.seen_from(node, assignment.exchange))
         is_far = bool(self._outliving) or assignment.exchange == "flight"
-        return replace(assignment, node=node, exchange_host=self._addresses.get(node, "") if is_far else "")
+        host = next((known.address for known in self._nodes if known.node == node), "") if is_far else ""
+        return replace(assignment, node=node, exchange_host=host)
 
     def _started(self, launch: Launch, answer: Future[str]) -> None:
         if error := answer.exception():
@@ -297,8 +298,16 @@ class Launcher:
             log.warning("process.lost", node=member.node, why=why)
 
     def _home(self) -> str:
-        """The node for a process that may run anywhere: this machine's."""
+        """This machine's node."""
         return str(ray.get_runtime_context().get_node_id())
+
+
+def able_node(home: str, nodes: Sequence[NodeResources]) -> str:
+    """Where to start a process that may run anywhere: at home, or on the largest node if there is no CPU at home."""
+    able = [node for node in nodes if node.cpus]
+    if not able or home in [node.node for node in able]:
+        return home
+    return max(able, key=lambda node: node.cpus).node
 
 
 def _then(reference: Any, answered: Callable[[Future[Any]], object]) -> None:

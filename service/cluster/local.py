@@ -78,13 +78,47 @@ class _Node(Node):
             time.sleep(0.02)
 
 
+class Folder:
+    """Ray's own folder, whose path is noted in the state folder until it is removed."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path: Path | None = None
+
+    def make(self) -> Path:
+        """A new one; what a service that was killed has left is ended and removed."""
+        note = self._state / FOLDER_NOTE
+        if note.exists():
+            left = Path(note.read_text().strip())
+            if left.name.startswith(FOLDER_PREFIX):  # a note that somebody edited ends nobody else
+                end(_writers(left))
+            self._remove(left)
+        base = tempfile.gettempdir()
+        if len(base) > MAX_BASE_CHARACTERS:
+            base = "/tmp"
+        self._path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
+        note.write_text(f"{self._path}\n")
+        return self._path
+
+    def remove(self) -> None:
+        """Removes it with all that is in it, if it was made."""
+        if self._path is not None:
+            self._remove(self._path)
+            self._path = None
+
+    def _remove(self, path: Path) -> None:
+        if path.name.startswith(FOLDER_PREFIX):  # a note that somebody edited removes nothing else
+            shutil.rmtree(path, ignore_errors=True)
+        (self._state / FOLDER_NOTE).unlink(missing_ok=True)
+
+
 class LocalRay:
     """Ray's processes, its folder, and what it needs of this process's environment. One thread owns it, and has to
     live as long: the kernel ends Ray's processes with the thread that started them."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._folder: Path | None = None
+        self._folder = Folder(state)
         self._node: Any = None
         self._undo: dict[str, str | None] = {}
         self._was_cluster = ray_constants.ENABLE_RAY_CLUSTER
@@ -103,11 +137,11 @@ class LocalRay:
         _read_environment_again()
         if not is_token_auth_enabled():
             raise GradwireError("Ray does not ask for a token; it would run anybody's code. Install Ray 2.60")
-        self._folder = _make_folder(self._state)
+        folder = self._folder.make()
         try:
-            self._node = _start_node(self._folder)
+            self._node = _start_node(folder)
         except Exception as error:
-            raise GradwireError(f"Ray did not start: {error}", details=_last_words(self._folder)) from error
+            raise GradwireError(f"Ray did not start: {error}", details=_last_words(folder)) from error
         access.prove(self._node.gcs_address, token.read_text().strip())
         driver.connect(self._node.gcs_address, node_ip=LOOPBACK)
 
@@ -117,15 +151,13 @@ class LocalRay:
 
     def stop(self) -> None:
         """Disconnects, ends all of Ray's processes, removes its folder, and restores the environment."""
-        processes = _processes(self._node) if self._node else []
+        processes = processes_of(self._node) if self._node else []
         ray.shutdown()
         if self._node:
             self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-            _end(processes)
+            end(processes)
             self._node = None
-        if self._folder:
-            _remove_folder(self._state, self._folder)
-            self._folder = None
+        self._folder.remove()
         ray_token.apply(self._undo, os.environ)
         ray_constants.ENABLE_RAY_CLUSTER = self._was_cluster
 
@@ -158,21 +190,6 @@ def _project_root() -> str:
     return str(Path(__file__).resolve().parents[2])
 
 
-def _make_folder(state: Path) -> Path:
-    note = state / FOLDER_NOTE
-    if note.exists():
-        left = Path(note.read_text().strip())
-        if left.name.startswith(FOLDER_PREFIX):  # a note that somebody edited ends nobody else
-            _end(_writers(left))
-        _remove_folder(state, left)
-    base = tempfile.gettempdir()
-    if len(base) > MAX_BASE_CHARACTERS:
-        base = "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
-    note.write_text(f"{folder}\n")
-    return folder
-
-
 def _writers(folder: Path) -> list[psutil.Process]:
     """Who has a file of a Ray's folder open to write: after a killed service, Ray's agents live on for a minute."""
     found = []
@@ -183,19 +200,13 @@ def _writers(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def _remove_folder(state: Path, folder: Path) -> None:
-    if folder.name.startswith(FOLDER_PREFIX):  # a note that somebody edited removes nothing else
-        shutil.rmtree(folder, ignore_errors=True)
-    (state / FOLDER_NOTE).unlink(missing_ok=True)
-
-
 def _last_words(folder: Path) -> str:
     names = ("gcs_server.err", "gcs_server.out", "raylet.err", "raylet.out")
     found = [path for name in names for path in folder.glob(f"session_*/logs/{name}")]
     return "\n".join(line for path in found for line in path.read_text(errors="replace").splitlines()[-10:])
 
 
-def _processes(node: Any) -> list[psutil.Process]:
+def processes_of(node: Any) -> list[psutil.Process]:
     """All that Ray runs here: what the node has started, and what that has."""
     found = []
     for info in (info for infos in node.all_processes.values() for info in infos):
@@ -205,7 +216,8 @@ def _processes(node: Any) -> list[psutil.Process]:
     return found
 
 
-def _end(processes: list[psutil.Process]) -> None:
+def end(processes: list[psutil.Process]) -> None:
+    """Kills them, and waits until they are gone."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

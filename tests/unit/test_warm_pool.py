@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from service.cluster.launcher import able_node
 from service.cluster.pool import MAX_WARM, QUIET_S, Member, WarmPool
+from service.engine import NodeResources
 
 ROOM = [("a", 2.0)]
 
@@ -113,3 +117,13 @@ def test_no_node_no_process() -> None:
     pool, spawned = make(1)
     pool.fill([], 0.0)
     assert not spawned
+
+
+def test_what_may_run_anywhere_runs_where_there_are_cpus() -> None:
+    home, small, large = (
+        NodeResources(node=name, cpus=cpus, gpus=0.0) for name, cpus in (("home", 0.0), ("small", 1.0), ("large", 4.0))
+    )
+    assert able_node("home", [home, small, large]) == "large"
+    assert able_node("home", [replace(home, cpus=1.0), large]) == "home"
+    assert able_node("home", [home]) == "home"
+    assert able_node("home", []) == "home"
