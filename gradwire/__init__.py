@@ -7,6 +7,8 @@
         for event in client.watch(job.id):
             print(event.message)
 
+    history = gradwire.fit(model, x, y, epochs=3, workers=2)  # a Keras model of your own process
+
 Names are imported when they are first used: `import gradwire` alone loads neither gRPC nor pydantic.
 """
 
@@ -19,15 +21,19 @@ from gradwire import errors
 
 if TYPE_CHECKING:
     from gradwire.client import Client
+    from gradwire.notebook.fit import fit
+    from gradwire.notebook.local_server import local_server
     from gradwire.spec.file import load, parse
     from gradwire.spec.job import JobSpec
 
-__all__ = ["Client", "JobSpec", "errors", "load", "parse"]
+__all__ = ["Client", "JobSpec", "errors", "fit", "load", "local_server", "parse"]
 
 _HOMES = {
     "Client": "gradwire.client",
     "JobSpec": "gradwire.spec.job",
+    "fit": "gradwire.notebook.fit",
     "load": "gradwire.spec.file",
+    "local_server": "gradwire.notebook.local_server",
     "parse": "gradwire.spec.file",
 }
 

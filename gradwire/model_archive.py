@@ -11,7 +11,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -53,7 +53,7 @@ class ModelArchive:
             raise refused(f"{CONFIG} is not JSON that can be read: {error}") from error
         if not isinstance(config, dict):
             raise refused(f"{CONFIG} is no JSON object; {AGAIN}")
-        return {key: _uncompiled(item, 1) for key, item in config.items() if key != "compile_config"}
+        return uncompiled(config)
 
     def write_weights(self, target: Path, max_bytes: int) -> None:
         """Writes the weights' file, which must not be larger than `max_bytes`, whatever the directory says."""
@@ -146,8 +146,12 @@ def _checked(zip_file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
+def uncompiled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a model without any compile_config; what is too deep is left to the gate."""
+    return {key: _uncompiled(item, 1) for key, item in config.items() if key != "compile_config"}
+
+
 def _uncompiled(value: Any, depth: int) -> Any:
-    """The config without any compile_config; too deep ones are left to the gate."""
     if depth > keras_gate.MAX_DEPTH:
         return value
     if isinstance(value, dict):

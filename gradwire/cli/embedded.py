@@ -177,6 +177,9 @@ def _remove_ray(state: Path) -> None:
 def _signals_held() -> Iterator[list[int]]:
     """Collects the signals that ask the process to end, instead of acting on them."""
     arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals, and may ask for them
+        yield arrived
+        return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda received, _: arrived.append(received)) for number in numbers]
     try:

@@ -303,3 +303,37 @@ class JobSpec(Part):
         if set(self.loss) != set(self.data.labels):
             raise ValueError(f"loss names the outputs {sorted(self.loss)}, data.labels {sorted(self.data.labels)}")
         return self
+
+    @classmethod
+    def from_keras(
+        cls,
+        model: Any,
+        *,
+        data: Any,
+        loss: Any = None,
+        optimizer: Any = None,
+        metrics: Any = None,
+        **options: Any,
+    ) -> JobSpec:
+        """The specification of a job that trains a Keras model of this process, from the weights that it has.
+
+        Args:
+            model: a built Functional or Sequential model of Keras's own layers. What it was compiled with stands for
+                what is not given here.
+            data: (x, y) or (x, y, sample_weight), each an array, a list in the model's order or a dict by name; or the
+                `data` of a job file as a mapping.
+            loss: a name, class, function or object of Keras; of several outputs a list or a dict.
+            optimizer: a name or an object of Keras; its clipping becomes training.gradientClip.
+            metrics: a list, or a dict of lists by output.
+            options: `loss_weights`; `name`; `trust`, the packages whose layers the server knows; and every field of
+                `training` and `resources`: global_batch=32, epochs=3, workers=2.
+
+        Model and arrays are written to a folder that goes with this process, so submit the job before it ends.
+
+        Raises:
+            InvalidSpec: what is wrong, with its field.
+        """
+        # It knows Keras's ways, which the specification itself does without.
+        from gradwire.notebook.from_keras import from_keras  # noqa: PLC0415
+
+        return from_keras(model, data=data, loss=loss, optimizer=optimizer, metrics=metrics, **options)

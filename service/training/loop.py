@@ -28,6 +28,8 @@ REPORT_S = 0.5
 """At least so long between two progress events within an epoch."""
 EPOCH_REPORT_S = 0.05
 """Likewise at the ends of epochs, which may be shorter than a millisecond."""
+TOLD_EPOCHS, TOLD_STEPS = 1000, 16
+"""A job of so many epochs at most, each of so many steps at least, reports the end of every one."""
 
 PHASES = ("data", "compute", "exchange", "sum", "apply")
 
@@ -138,7 +140,7 @@ class Loop:
         if is_evaluated:
             self._evaluate()
             should_stop = self.stopper.should_stop(self.eval_metrics)
-        pause_s = EPOCH_REPORT_S if is_epoch_end else REPORT_S
+        pause_s = self._epoch_pause_s if is_epoch_end else REPORT_S
         if is_last or should_stop or time.monotonic() - self._reported_at > pause_s:
             self._report()
         is_end = is_last or should_stop
@@ -150,6 +152,11 @@ class Loop:
         if is_epoch_end and not is_end:
             self.totals.clear()
         return should_stop
+
+    @property
+    def _epoch_pause_s(self) -> float:
+        steps = self.schedule.steps_per_epoch
+        return -1.0 if steps >= TOLD_STEPS and self.schedule.total_steps <= TOLD_EPOCHS * steps else EPOCH_REPORT_S
 
     def _is_due(self, every_steps: int, is_epoch_end: bool, is_last: bool) -> bool:
         return is_last or (self.step % every_steps == 0 if every_steps else is_epoch_end)
