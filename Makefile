@@ -10,7 +10,8 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-deploy lint types arrows protos protos-check deploy-check format lock clean
+.PHONY: help install demo bench test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
+    metrics-check format lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,7 +52,7 @@ $(BENCH_INSTALLED): benchmarks/requirements.lock $(INSTALLED)
 	    --target .venv/bench -r benchmarks/requirements.lock
 	@touch $@
 
-test: lint types arrows protos-check deploy-check ## Run every check, then every test that needs no Docker.
+test: lint types arrows protos-check deploy-check metrics-check ## Run every check, then every test that needs no Docker.
 	@echo "test: pytest"
 	@$(BIN)/python -m pytest
 
@@ -83,6 +84,13 @@ deploy-check: $(INSTALLED) ## Check the Dockerfile (hadolint) and docker-compose
 	@echo "deploy: hadolint, docker-compose config"
 	@$(BIN)/hadolint deploy/Dockerfile
 	@$(BIN)/docker-compose --profile gpu -f deploy/docker-compose.yml config --quiet
+
+metrics-page: $(INSTALLED) ## Write docs/metrics.md anew from service/metrics/catalogue.py.
+	@$(BIN)/python -m service.metrics.page
+
+metrics-check: $(INSTALLED) ## Check that docs/metrics.md is what the catalogue says.
+	@echo "metrics: docs/metrics.md"
+	@$(BIN)/python -m service.metrics.page --check
 
 format: $(INSTALLED) ## Format the code and put imports in order.
 	@$(BIN)/ruff check --quiet --select I --fix .

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gradwire.telemetry import Telemetry
+
 EventKind = Literal["state", "progress", "evaluation", "checkpoint", "worker", "export", "warning"]
 
 
@@ -79,10 +81,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The answer to one poll: the events after the asked cursor, and the present state."""
+    """The answer to one poll: the events after the asked cursor, the present state, and what was counted."""
 
     events: tuple[Event, ...]
     snapshot: Snapshot
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

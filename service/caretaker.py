@@ -9,6 +9,7 @@ from dataclasses import replace
 import structlog
 
 from gradwire.progress import ErrorView, Event, Outcome, Progress
+from gradwire.telemetry import Telemetry
 from service.admission import Grant
 from service.engine import Death, FoundRun
 from service.foreman import Foreman, crew_text
@@ -44,12 +45,15 @@ class Caretaker:
         foreman: Foreman,
         retirement: Retirement,
         stages: Callable[[], str],
+        measure: Callable[[JobRecord, Telemetry], None] = lambda record, telemetry: None,
     ) -> None:
+        """`stages` says what the engine does to get ready; `measure` is told what trainers count."""
         self._journal = journal
         self._foreman = foreman
         self._launcher = launcher
         self._retirement = retirement
         self._stages = stages
+        self._measure = measure
 
     def start(self, job: LiveJob, grant: Grant, now: float) -> None:
         """Launches the next generation of the job's trainer."""
@@ -165,6 +169,7 @@ class Caretaker:
             return
         run.answers_after_end += run.end is not None
         snapshot, events = progress.snapshot, progress.events
+        self._measure(job.record, progress.telemetry)
         job.losses = job.losses.committed(snapshot.step)
         record = job.record.observed(snapshot)
         run.has_news |= record is not job.record

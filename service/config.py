@@ -17,6 +17,7 @@ DEFAULT_LISTEN = "127.0.0.1:50551"
 DEFAULT_METRICS = "127.0.0.1:9464"
 DEFAULT_WARM = 2
 DEFAULT_MAX_UPLOAD_BYTES = 64 << 30
+DEFAULT_METRICS_KEEP_S = 3600
 
 
 class WrongSetting(Exception):
@@ -56,12 +57,14 @@ class ServiceConfig:
     is_json: bool = False
     """Whether the service says on standard output, as one JSON document, where it listens."""
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    metrics_keep_s: int = DEFAULT_METRICS_KEEP_S
+    """A job's series go so long after its end."""
 
 
 KEYS = {
     "listen": str, "metrics": str, "state": str, "ray": str, "data_root": str, "allow_code": bool, "trust": list,
     "token_file": str, "tls_cert": str, "tls_key": str, "warm": int, "refill": bool, "ready_fd": int,
-    "max_upload_bytes": int, "json": bool,
+    "max_upload_bytes": int, "json": bool, "metrics_keep": int,
 }  # fmt: skip
 
 
@@ -90,6 +93,7 @@ def read_config(text: str) -> ServiceConfig:
         ready_fd=given.get("ready_fd"),
         is_json=given.get("json", False),
         max_upload_bytes=_count(given, "max_upload_bytes", DEFAULT_MAX_UPLOAD_BYTES),
+        metrics_keep_s=_count(given, "metrics_keep", DEFAULT_METRICS_KEEP_S),
     )
 
 

@@ -88,7 +88,11 @@ class Coordinator:
         readiness.stage("opening the job store")
         storage = _storage(self._folder)
         store = _entered(parts, _store(self._folder), SqliteStore.close)
-        metrics = Metrics(store.counts)
+        metrics = Metrics(
+            store.counts, storage=self._folder.storage, store=self._folder.store, kept_s=config.metrics_keep_s
+        )  # fmt: skip
+        for record in store.live():
+            metrics.jobs.observe(record)
         self._metrics_address = self._serve_metrics(metrics, parts)
         service_id = self._folder.service_id
         if config.ray is None:
@@ -98,9 +102,14 @@ class Coordinator:
         parts.callback(self._stop_engine)
         bulletin = Bulletin()
         journal = Journal(
-            store, JobLog(storage, self._folder.spool), bulletin, wall=time.time, observe=metrics.jobs.observe
+            store,
+            JobLog(storage, self._folder.spool),
+            bulletin,
+            wall=time.time,
+            observe=metrics.jobs.observe,
+            writing=metrics.store_write.time,
         )
-        self._supervisor = self._make_supervisor(store, storage, journal)
+        self._supervisor = self._make_supervisor(store, storage, journal, metrics)
         parts.callback(self._supervisor.stop)
         backend = self._make_backend(store, storage, journal, bulletin)
         backend.transfer.sweep()
@@ -108,7 +117,7 @@ class Coordinator:
         parts.callback(self._api.stop, RPC_GRACE_S)
         parts.callback(bulletin.close)
 
-    def _make_supervisor(self, store: JobStore, storage: Storage, journal: Journal) -> Supervisor:
+    def _make_supervisor(self, store: JobStore, storage: Storage, journal: Journal, metrics: Metrics) -> Supervisor:
         config, service_id = self._config, self._folder.service_id
         launcher = Launcher(
             engine=self._engine,
@@ -126,6 +135,7 @@ class Coordinator:
             engine=self._engine,
             launcher=launcher,
             clock=time.monotonic,
+            measure=metrics.jobs.measure,
             cleared=lambda run: remove_segments(service_id, run.assignment.job_id, run.assignment.generation),
             adopted=None if config.ray is None else lambda runs: _sweep(service_id, runs),
         )

@@ -13,6 +13,7 @@ import structlog
 
 from gradwire.errors import GradwireError, NotPossible, Unavailable
 from gradwire.progress import ErrorView
+from gradwire.telemetry import Telemetry
 from service.admission import Decision, Grant, decide, growth
 from service.caretaker import Caretaker
 from service.engine import Engine, NodeResources
@@ -72,10 +73,12 @@ class Supervisor:
         clock: Callable[[], float],
         cleared: Callable[[Run], None] = lambda run: None,
         adopted: Callable[[Collection[Run]], None] | None = None,
+        measure: Callable[[JobRecord, Telemetry], None] = lambda record, telemetry: None,
     ) -> None:
         """`clock` gives seconds that never go back; `cleared` is called when the last process of a run is gone.
 
-        `adopted` is given where processes may outlive the coordinator, and is told once which have.
+        `adopted` is given where processes may outlive the coordinator, and is told once which have; `measure` is told
+        what trainers count.
         """
         self._store = store
         self._journal = journal
@@ -83,7 +86,7 @@ class Supervisor:
         self._clock = clock
         self._retirement = Retirement(cleared)
         self._foreman = Foreman(journal, launcher)
-        self._caretaker = Caretaker(journal, launcher, self._foreman, self._retirement, engine.stages)
+        self._caretaker = Caretaker(journal, launcher, self._foreman, self._retirement, engine.stages, measure)
         self._steering = Steering(journal, self._caretaker)
         self._adopted = adopted
         self._jobs: dict[str, LiveJob] = {}

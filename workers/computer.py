@@ -75,6 +75,11 @@ class NodeComputer:
         self._times = Times()
         self.phase = "idle"
 
+    @property
+    def traces(self) -> int:
+        """How often the programs have been traced so far."""
+        return self._program.traces
+
     def compute(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> Times:
         """Writes a node's contribution.
 

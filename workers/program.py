@@ -85,6 +85,8 @@ class GradientProgram:
         self._kinds: tuple[Terms, ...] = ()
         self._changed: tuple[int, ...] = ()
         self._kept: dict[Share, tuple[Any, ...]] = {}
+        self.traces = 0
+        """How often TensorFlow has traced; more than `trace` was called for holds steps up."""
         self._no_seeds = tf.zeros((0, 2), tf.int64)
 
     @property
@@ -108,10 +110,12 @@ class GradientProgram:
         scales = tf.TensorSpec((len(self._objective.losses),), tf.float32)
 
         def step(*flat: Any) -> list[Any]:
+            self.traces += 1
             inputs, labels, weights = _named(groups, flat[:-4])
             return self._step(inputs, labels, weights, *flat[-4:])
 
         def count(*flat: Any) -> list[Any]:
+            self.traces += 1
             inputs, labels, weights = _named(groups, flat[:-1])
             return [self._count(inputs, labels, weights, flat[-1])]
 

@@ -89,7 +89,10 @@ class Worker:
     def _beat(self, client: ExchangeClient) -> None:
         with contextlib.suppress(OSError):  # the trainer has gone; the computing thread notices as well
             while not self._ended.wait(HEARTBEAT_S):
-                client.send(Heartbeat(phase=self._computer.phase if self._computer else "trace"))
+                computer = self._computer
+                client.send(
+                    Heartbeat(phase=computer.phase, traces=computer.traces) if computer else Heartbeat(phase="trace")
+                )
 
     def _serve(self, client: ExchangeClient) -> Outcome:
         flush_denormals()
@@ -136,6 +139,7 @@ class Worker:
             "exchangedHeads": program.exchanged_heads,
             "fingerprint": fingerprint(self._assignment.threads, self._spec.training.xla),
             "traceSeconds": trace_s,
+            "traces": program.traces,
         }
         client.publish(f"ready-{worker_id}", json.dumps(document).encode())
         client.send(Ready(segment=f"slots-{worker_id}", document=f"ready-{worker_id}"))

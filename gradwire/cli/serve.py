@@ -33,6 +33,12 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Where /metrics is.",
 )
 @click.option(
+    "--metrics-keep",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help="How long after its end a job is seen there.  [default: 3600]",
+)
+@click.option(
     "--state",
     metavar="FOLDER",
     help="Where jobs, checkpoints and exports are kept.  [default: ~/.local/state/gradwire]",

@@ -74,7 +74,7 @@ def counting(metrics: Metrics) -> Surrounding:
         finally:
             name = method.rsplit("/", 1)[-1]
             metrics.rpcs.labels(name, _code(context)).inc()
-            metrics.rpc_duration_seconds.labels(name).observe(time.perf_counter() - started)
+            metrics.rpc_duration.labels(name).observe(time.perf_counter() - started)
 
     return Surrounding(around)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import structlog
@@ -35,12 +36,15 @@ class Journal:
         *,
         wall: Callable[[], float],
         observe: Callable[[JobRecord], None] = lambda record: None,
+        writing: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        """`observe` gets every record as it was stored; `writing` surrounds each write to the store."""
         self._store = store
         self._log = job_log
         self._bulletin = bulletin
         self._wall = wall
         self._observe = observe
+        self._writing = writing
 
     def submit(self, record: JobRecord, spec_json: str) -> tuple[JobRecord, bool]:
         """Queues a job; returns it, and whether it is new. Raises as `JobStore.submit` does."""
@@ -54,7 +58,8 @@ class Journal:
 
     def write(self, record: JobRecord, events: Sequence[JobEvent] = ()) -> JobRecord:
         """Stores the record, and the events after it."""
-        stored, kept = self._store.update(record, events)
+        with self._writing():
+            stored, kept = self._store.update(record, events)
         self._log.append(stored.id, kept, is_end=stored.has_ended)
         self._observe(stored)
         if kept:

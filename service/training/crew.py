@@ -16,6 +16,7 @@ from gradwire.errors import JobFailed
 from gradwire.progress import WorkerView
 from gradwire.spec.job import MAX_WORKERS
 from service.training.exchange import Left, Said, SharedMemoryServer
+from service.training.meter import Meter
 from service.training.pace import Straggler
 from service.training.pulse import Listening, Pulse, hung
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
@@ -41,6 +42,7 @@ class Member:
     slots: Slots | None = None
     rank: int = 0
     told_slow_at: float = -math.inf
+    traces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Crew:
     members: dict[str, Member] = field(default_factory=dict)
     terms: Terms | None = None
     views: tuple[WorkerView, ...] = ()
+    meter: Meter = field(default_factory=Meter)
     _welcome: Welcome | None = None
     _leaving: set[str] = field(default_factory=set)
     _departed: list[WorkerView] = field(default_factory=list)
@@ -117,6 +120,10 @@ class Crew:
         assert slots is not None  # only ready workers get orders
         return slots
 
+    def transport(self, worker_id: str) -> str:
+        """How a worker exchanges memory with the trainer."""
+        return self.members[worker_id].view.transport
+
     def hear(self, said: Said) -> None:
         """Takes a word of a worker's life.
 
@@ -131,7 +138,10 @@ class Crew:
                 self._greet(hello)
             case Ready() as ready:
                 self._enlist(said.worker_id, said.segments[ready.document], said.segments[ready.segment])
-            case Heartbeat(phase=phase):
+            case Heartbeat(phase=phase, traces=traces):
+                if member is not None and member.slots is not None and traces > member.traces:
+                    self.meter.step_traces += traces - member.traces
+                    member.traces = traces
                 if member is not None and member.view.phase != phase:
                     member.view = replace(member.view, phase=phase)
                     self._publish()
@@ -147,6 +157,7 @@ class Crew:
             self._publish()
             self.report(f"worker {left.worker_id} was let go", False)
             return
+        self.meter.worker_deaths += 1
         self._departed = [*self._departed[-7:], replace(member.view, state="DEAD")]
         self._publish()
         self.report(f"worker {left.worker_id} left: {left.reason}", True)
@@ -191,6 +202,7 @@ class Crew:
             straggler = by_name.get(worker_id)
             state: Literal["SLOW", "READY"] = "SLOW" if straggler else "READY"
             if member.view.state != state:
+                self.meter.stragglers += state == "SLOW"
                 member.view = replace(member.view, state=state)
                 self._publish()
             if straggler and now_s - member.told_slow_at >= SLOW_EVERY_S:
@@ -230,6 +242,8 @@ class Crew:
         member.slots = Slots(terms.contribution, slots.buffer)
         self._enlisted += 1
         member.rank = self._enlisted
+        member.traces = int(document.get("traces", 0))
+        self.meter.start_traces += member.traces
         member.view = replace(member.view, state="READY", phase="idle")
         self._publish()
         self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)
@@ -237,6 +251,7 @@ class Crew:
     def _fail(self, worker_id: str, failed: Failed) -> None:
         where = f" (worker {worker_id}, step {failed.step}, shard {failed.shard})" if failed.shard >= 0 else ""
         self._crashes += failed.code == "internal"
+        self.meter.nonfinite += failed.code == "nonfinite"
         if failed.code != "internal" or self._crashes >= MAX_CRASHES:
             raise JobFailed(failed.message + where, code=failed.code, details=failed.details)
         log.warning("worker_crashed", worker=worker_id, why=failed.message, details=failed.details)

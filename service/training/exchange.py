@@ -21,6 +21,7 @@ from workers.exchange.post import Letter, receive, send
 from workers.exchange.segment import Segment, job_folder
 
 HELLO_TIMEOUT_S = 10.0
+FLIGHT = "flight"
 MAX_STRANGERS = 64
 """Connections that have not said who they are; more are closed at once."""
 
@@ -97,7 +98,7 @@ class SharedMemoryServer:
 
     def transport(self, worker_id: str) -> str:
         """How a worker exchanges memory with us."""
-        return "flight" if self._remote is not None and self._remote.has(worker_id) else "shared_memory"
+        return FLIGHT if self._remote is not None and self._remote.has(worker_id) else "shared_memory"
 
     def memory(self, name: str) -> memoryview:
         """A segment of ours, empty before it is made."""

@@ -101,6 +101,10 @@ class FusedUpdate:
 
         self._blocks.run(self._weights.size, update)
 
+    def learning_rate(self) -> float:
+        """Of the next step, as the optimiser has it now; with several factors, of the first."""
+        return self._scalars[0].learning_rate()
+
     def _update(self, scalars: StepScalars, gradient: np.ndarray, part: slice, scratch: Scratch) -> None:
         temporary = [scratch.like(number, gradient) for number in range(self._rule.scratch)]
         slots = [slot[part] for slot in self._slots]

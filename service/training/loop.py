@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradwire.errors import JobFailed
+from gradwire.telemetry import STEP_PHASES
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
+from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
 from service.training.rounds import Contribution, Rounds
 from service.training.saver import Saver
@@ -30,8 +32,6 @@ EPOCH_REPORT_S = 0.05
 """Likewise at the ends of epochs, which may be shorter than a millisecond."""
 TOLD_EPOCHS, TOLD_STEPS = 1000, 16
 """A job of so many epochs at most, each of so many steps at least, reports the end of every one."""
-
-PHASES = ("data", "compute", "exchange", "sum", "apply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Loop:
     weights: Weights
     update: Update
     summation: Summation
+    norm: GradientNorm
     totals: EpochTotals
     evaluator: Evaluator | None
     evaluate_every: int
@@ -66,7 +67,7 @@ class Loop:
     step: int = 0
     saved_step: int = 0
     eval_metrics: dict[str, float] = field(default_factory=dict)
-    phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEP_PHASES, 0.0))
     _phase_steps: int = 0
     _examples: int = 0
     _window_started: float = 0.0
@@ -124,6 +125,7 @@ class Loop:
         total = StepSum(Node(0, self._shards(self.step)), sections)
         self.summation.add_up(total)
         self._require_finite_loss()
+        self._look_at_norm(total)
         summed = time.perf_counter()
         self.update.apply(total)
         self.weights.merge(self._state_changes())
@@ -171,6 +173,11 @@ class Loop:
     def _state_changes(self) -> Mapping[str, np.ndarray]:
         return {name: value for name, value in self.summation.tensors.items() if name.startswith("state/")}
 
+    def _look_at_norm(self, total: StepSum) -> None:
+        norm = self.norm.look(total)
+        if norm is not None:
+            self.reporter.meter.gradient_norm = norm
+
     def _require_finite_loss(self) -> None:
         """Workers check their shards; a sum of finite numbers can still overflow."""
         if not math.isfinite(float(self.summation.tensors[LOSS][0])):
@@ -185,9 +192,11 @@ class Loop:
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 
     def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:
+        started = time.perf_counter()
         totals = self.totals.arrays() | {"stopper": self.stopper.array()}
         is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)
         self._is_save_overdue = not is_saved
+        self.reporter.meter.saved(time.perf_counter() - started)
         if is_saved:
             self.saved_step = self.step
 
@@ -210,9 +219,10 @@ class Loop:
         data_s, compute_s = max(by_worker.values(), key=sum)
         exchange_s = max(committed.gather_s - data_s - compute_s, 0.0)
         seconds_by_phase = (data_s, compute_s, exchange_s, committed.sum_s, committed.apply_s)
-        for phase, seconds in zip(PHASES, seconds_by_phase, strict=True):
+        for phase, seconds in zip(STEP_PHASES, seconds_by_phase, strict=True):
             self.phase_s[phase] += seconds
         self._phase_steps += 1
+        self.reporter.meter.committed(self.step, samples, seconds_by_phase)
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -221,6 +231,7 @@ class Loop:
         phases = {phase: seconds / max(self._phase_steps, 1) * 1e3 for phase, seconds in self.phase_s.items()}
         values = {"metrics": metrics, "examples_per_second": speed, "phase_ms": phases}
         workers = self.rounds.crew.views
+        self.reporter.meter.learning_rate = self.update.learning_rate()
         self.reporter.update(step=self.step, epoch=self._epoch(), workers=workers, **values)
         self.reporter.emit("progress", f"step {self.step} of {self.schedule.total_steps}", **values)
         self._reported_at = now

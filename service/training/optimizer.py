@@ -39,6 +39,7 @@ class KerasUpdate:
         groups: Groups,
     ) -> None:
         self._weights = weights
+        self._leader = optimizers[0]
         self._summation: Summation | None = None
         self._gradients: list[Any] = []
         members = [groups.members(factor) for factor in groups.distinct]
@@ -79,6 +80,10 @@ class KerasUpdate:
         self._summation.add_gradients(total)
         # The results share the variables' memory: let go before the next call, or that copies every variable.
         self._weights.publish(self._apply(*self._gradients))
+
+    def learning_rate(self) -> float:
+        """Of the next step, as the optimiser has it now; with several factors, of the first."""
+        return float(keras.ops.convert_to_numpy(self._leader.learning_rate))
 
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
         """Copies the optimiser's variables, its step count among them, to arrays as `layout` tells."""

@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from gradwire.progress import Event, EventKind, Progress, Snapshot, WorkerView
+from service.training.meter import Meter
 
 MAX_EVENTS = 10_000
 """Kept for a coordinator that is away; then the oldest are dropped."""
 
 
 class Reporter:
-    """Written by the trainer's loop, read by the actor's other threads."""
+    """Written by the trainer's loop, read by the actor's other threads; `meter` goes along with what it tells."""
 
     def __init__(self) -> None:
+        self.meter = Meter()
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._cursor = 0
@@ -59,6 +61,5 @@ class Reporter:
     def progress(self, since: int) -> Progress:
         """The events after a cursor, and the snapshot."""
         with self._lock:
-            return Progress(
-                events=tuple(event for event in self._events if event.cursor > since), snapshot=self._snapshot
-            )
+            events = tuple(event for event in self._events if event.cursor > since)
+            return Progress(events=events, snapshot=self._snapshot, telemetry=self.meter.telemetry())

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from gradwire.errors import JobFailed
 from service.training.crew import Crew, Slots
 from service.training.dispatch import Dispatch, Order, ShardLost
-from service.training.exchange import Event, Left, Said, SharedMemoryServer
+from service.training.exchange import FLIGHT, Event, Left, Said, SharedMemoryServer
+from service.training.meter import Meter
 from service.training.pace import Paces, stragglers
+from service.training.weights import SEGMENT
 from workers.exchange.messages import Count, Counted, Done, Key, Refused, Work
 from workers.tree import Node
 
@@ -49,10 +51,12 @@ class Rounds:
     crew: Crew
     interrupt: Callable[[], None]
     samples: Callable[[int, int], str]
+    meter: Meter = field(default_factory=Meter)
     _paces: Paces = field(default_factory=Paces)
     _looked_s: float = 0.0
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _round: Round | None = None
+    _sent_versions: dict[str, int] = field(default_factory=dict)
 
     def begin(self, step: int, shards: int) -> None:
         """Gives out the first orders of a step. Until `collect` returns nobody may write the weights."""
@@ -71,6 +75,7 @@ class Rounds:
         def take(said: Said) -> Key | None:
             if isinstance(said.word, Done):
                 slots = self.crew.slots(said.worker_id)
+                self._measure(said.worker_id, "gradients", slots.layout.total_bytes)
                 contributions[said.word.key.node] = Contribution(said.worker_id, slots, said.word)
                 return said.word.key
             return None
@@ -160,6 +165,7 @@ class Rounds:
         if isinstance(event, Left):
             self.crew.lose(event)
             self._paces.left(event.worker_id)
+            self._sent_versions.pop(event.worker_id, None)
             orders = self._leave(dispatch, event) if dispatch else []
         elif isinstance(event.word, Done | Counted):
             self._refuse(event.worker_id, event.word.key)
@@ -184,6 +190,7 @@ class Rounds:
             ) from lost
 
     def _refuse(self, worker_id: str, key: Key) -> None:
+        self.meter.refused += 1
         self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))
 
     def _give(self, orders: list[Order], word: Callable[[Key], Count | Work]) -> None:
@@ -192,6 +199,17 @@ class Rounds:
             if isinstance(given, Work):
                 self._paces.given(order.worker_id, order.key.node.size, time.monotonic())
             self.server.send(order.worker_id, given)
+            self._measure_weights(order)
+
+    def _measure(self, worker_id: str, direction: str, size_bytes: int) -> None:
+        self.meter.exchanged(self.crew.transport(worker_id), direction, size_bytes)
+
+    def _measure_weights(self, order: Order) -> None:
+        """Shared memory shows them without moving them; by Flight each worker gets each version once."""
+        worker_id, version = order.worker_id, order.key.version
+        if self.crew.transport(worker_id) == FLIGHT and self._sent_versions.get(worker_id) != version:
+            self._sent_versions[worker_id] = version
+            self._measure(worker_id, "weights", len(self.server.memory(SEGMENT)))
 
     def _look_around(self) -> None:
         """To be called after a poll, which has heard everybody who had something to say."""

@@ -15,7 +15,7 @@ from service.training.checkpoint import Checkpoint
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
-from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter
+from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter, WriterStatus
 
 RETRY_S = 20.0
 """So long after the storage took no checkpoint, the next one is tried off the usual times."""
@@ -100,17 +100,25 @@ class Saver:
         if status.count > self._told and status.step is not None:
             self._told = status.count
             self.reporter.update(checkpoint_step=status.step)
+            self._measure(status)
             size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
             self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
         if status.failures > self._told_failures:
             self._told_failures = status.failures
             self.reporter.update(checkpoint_failures=status.failures)
+            self.reporter.meter.checkpoint_failures = status.failures
         if status.error is not None and status.error.code in FATAL:
             raise status.error
         trouble = status.error.message if status.error is not None else status.warning
         if trouble and trouble != self._last_trouble:
             self.reporter.emit("warning", trouble)
         self._last_trouble = trouble
+
+    def _measure(self, status: WriterStatus) -> None:
+        meter = self.reporter.meter
+        meter.checkpoints = status.count
+        meter.checkpoint_bytes, meter.checkpoint_s = status.size_bytes, status.duration_s
+        meter.checkpoint_at_s = status.written_at_s
 
     def finish(self) -> None:
         """Waits until everything is written; raises as `tell`, and reports other errors: they cost a checkpoint."""

@@ -53,6 +53,10 @@ class Scalars:
         self.iterations = iterations
         self._optimizer.iterations.assign(iterations)
 
+    def learning_rate(self) -> float:
+        """As the optimiser has it now."""
+        return float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
+
     def next(self) -> StepScalars:
         """The scalars of the step after those asked for before; counts it."""
         self.iterations += 1

@@ -29,6 +29,7 @@ from service.training.export import export_model
 from service.training.fence import Fence
 from service.training.groups import Groups
 from service.training.loop import Loop
+from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
 from service.training.saver import Saver
@@ -83,7 +84,9 @@ class Trainer:
         self._cancelled = threading.Event()
         self._changes: queue.SimpleQueue[Callable[[Rounds], None]] = queue.SimpleQueue()
         self._server = SharedMemoryServer(assignment)
-        self._crew = Crew(self._server, self._report_worker, assignment.workers or MAX_WORKERS)
+        self._crew = Crew(
+            self._server, self._report_worker, assignment.workers or MAX_WORKERS, meter=self._reporter.meter
+        )  # fmt: skip
         self._blocks = Blocks()
         self._looked_s = time.monotonic()
         flight = self._serve_flight(assignment) if assignment.exchange_host else ""
@@ -141,7 +144,9 @@ class Trainer:
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
         self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
-        rounds = Rounds(self._server, self._crew, lambda: self._interrupt(rounds), model.rows.samples)
+        rounds = Rounds(
+            self._server, self._crew, lambda: self._interrupt(rounds), model.rows.samples, self._reporter.meter
+        )
         self._reporter.update(phase="waiting for workers")
         rounds.gather(self._spec.resources.min_workers)
         checkpoints = self._spec.training.checkpoint
@@ -219,6 +224,7 @@ class Trainer:
             weights=model.weights,
             update=model.update,
             summation=summation,
+            norm=GradientNorm(summation, self._blocks),
             totals=totals,
             evaluator=model.evaluator,
             evaluate_every=training.evaluate_every,

@@ -33,6 +33,9 @@ class Update(Protocol):
     def apply(self, total: StepSum) -> None:
         """Updates the trained part of the weights buffer by a step's gradients."""
 
+    def learning_rate(self) -> float:
+        """Of the next step, as the optimiser has it now; with several factors, of the first."""
+
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
         """Copies the optimiser's state to arrays as `layout` tells."""
 

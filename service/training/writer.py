@@ -33,6 +33,8 @@ class WriterStatus:
     size_bytes: int = 0
     duration_s: float = 0.0
     """From the start of writing to the rename, retries included."""
+    written_at_s: float = 0.0
+    """In seconds since the epoch."""
     count: int = 0
     """Checkpoints written so far."""
     error: JobFailed | None = None
@@ -182,6 +184,7 @@ class CheckpointWriter:
             step=checkpoint.step,
             size_bytes=size_bytes,
             duration_s=time.monotonic() - start_s,
+            written_at_s=time.time(),
             count=before.count + 1,
             failures=failures,
             warning=self._prune(checkpoint.generation),

@@ -171,6 +171,8 @@ class Heartbeat(_Document):
     """Worker to trainer, from a thread that does not compute: alive, and in this phase."""
 
     phase: str
+    traces: int = 0
+    """How often its programs have been traced so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
