@@ -84,6 +84,8 @@ deploy-check: $(INSTALLED) ## Check the Dockerfile (hadolint) and docker-compose
 	@echo "deploy: hadolint, docker-compose config"
 	@$(BIN)/hadolint deploy/Dockerfile
 	@$(BIN)/docker-compose --profile gpu -f deploy/docker-compose.yml config --quiet
+	@GRADWIRE_HEAD=192.0.2.1 GRADWIRE_TLS_CERT=cert.pem GRADWIRE_TLS_KEY=key.pem $(BIN)/docker-compose --profile gpu \
+	    -f deploy/docker-compose.yml -f deploy/compose.hosts.yml -f deploy/compose.tls.yml config --quiet
 
 metrics-page: $(INSTALLED) ## Write docs/metrics.md anew from service/metrics/catalogue.py.
 	@$(BIN)/python -m service.metrics.page

@@ -69,7 +69,10 @@ def given_token(environment: Mapping[str, str]) -> str:
     """
     token = environment.get(TOKEN_VARIABLE, "").strip()
     if not token and (path := environment.get(PATH_VARIABLE)):
-        token = _read(Path(path))
+        try:
+            token = _read(Path(path))
+        except GradwireError as error:
+            raise GradwireError(f"{PATH_VARIABLE}: {error.message}; name the file with the cluster's token") from error
     if not token:
         raise GradwireError(
             f"no Ray token: set {TOKEN_VARIABLE}, or {PATH_VARIABLE} to its file, to the token that the cluster "

@@ -54,8 +54,14 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=FILE,
     help="Ask every client for this token; without it the server listens on loopback only.",
 )
-@click.option("--tls-cert", type=FILE, help="The server's certificate; with --tls-key.")
-@click.option("--tls-key", type=FILE, help="The certificate's key.")
+@click.option(
+    "--tls-cert",
+    envvar="GRADWIRE_TLS_CERT",
+    show_envvar=True,
+    type=FILE,
+    help="The server's certificate; with --tls-key.",
+)
+@click.option("--tls-key", envvar="GRADWIRE_TLS_KEY", show_envvar=True, type=FILE, help="The certificate's key.")
 @json_option
 def serve(is_json: bool, **options: Any) -> None:
     """Start a server on this machine; it needs nothing else. Ctrl-C stops it, and its jobs go on at the next start.

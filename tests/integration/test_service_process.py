@@ -78,6 +78,14 @@ def test_wrong_settings_end_the_process_with_a_line_that_names_them(tmp_path: Pa
             assert code == 1 and f"--{name}: {address} is taken" in errors
 
 
+def test_a_ray_that_cannot_be_used_ends_the_process_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    for token, what in (("", "no Ray token: set RAY_AUTH_TOKEN"), ("secret", "no Ray answers at 127.0.0.1:1 ")):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        code, errors = refused(tmp_path, ray="127.0.0.1:1")
+        assert code == 1 and f"--ray 127.0.0.1:1: {what}" in errors and "Traceback" not in errors
+
+
 def test_two_services_never_share_a_state_folder(tmp_path: Path) -> None:
     process, read_fd = start(tmp_path)
     ready(read_fd)
