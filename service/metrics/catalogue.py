@@ -1,5 +1,7 @@
 """Every metric, declared: its name, what it means, its unit, type and labels.
 
+A job goes by the label `job_id`: Prometheus itself puts a label `job` on everything, the name of what it scrapes.
+
 `python -m service.metrics.page` writes docs/metrics.md from this file. A metric that is not here cannot be exported.
 """
 
@@ -74,124 +76,125 @@ STORAGE_FREE = Declared(
 
 # Of a job, kept for a while after its end.
 JOB_INFO = Declared(
-    name="gradwire_job_info", help="1; the name that its user has given the job", unit="", labels=("job", "name")
+    name="gradwire_job_info", help="1; the name that its user has given the job", unit="", labels=("job_id", "name")
 )
 JOB_STATE = Declared(
-    name="gradwire_job_state", help="1, with the job's present state", unit="", labels=("job", "state")
+    name="gradwire_job_state", help="1, with the job's present state", unit="", labels=("job_id", "state")
 )  # fmt: skip
-JOB_STEP = Declared(name="gradwire_job_step", help="The job's last committed step", unit="steps", labels=("job",))
+JOB_STEP = Declared(name="gradwire_job_step", help="The job's last committed step", unit="steps", labels=("job_id",))
 JOB_STEPS_PLANNED = Declared(
-    name="gradwire_job_steps_planned", help="Steps that the job has in all", unit="steps", labels=("job",)
+    name="gradwire_job_steps_planned", help="Steps that the job has in all", unit="steps", labels=("job_id",)
 )
 JOB_EPOCH = Declared(
-    name="gradwire_job_epoch", help="The epoch of the last committed step, from 1", unit="epochs", labels=("job",)
+    name="gradwire_job_epoch", help="The epoch of the last committed step, from 1", unit="epochs", labels=("job_id",)
 )
 JOB_LOSS = Declared(
-    name="gradwire_job_loss", unit="", labels=("job", "set"),
+    name="gradwire_job_loss", unit="", labels=("job_id", "set"),
     help="Loss: of the epoch so far (set train), of the last evaluation (set validation)",
 )  # fmt: skip
 JOB_METRIC = Declared(
-    name="gradwire_job_metric", unit="", labels=("job", "set", "metric"),
+    name="gradwire_job_metric", unit="", labels=("job_id", "set", "metric"),
     help="The metrics that the job's file names, and the losses of single outputs, likewise",
 )  # fmt: skip
 JOB_FINITE = Declared(
-    name="gradwire_job_is_finite", unit="", labels=("job",),
+    name="gradwire_job_is_finite", unit="", labels=("job_id",),
     help="1 if all losses and metrics are finite numbers, 0 if one is not",
 )  # fmt: skip
 JOB_SPEED = Declared(
-    name="gradwire_job_examples_per_second", unit="examples per second", labels=("job",),
+    name="gradwire_job_examples_per_second", unit="examples per second", labels=("job_id",),
     help="Examples that the job trained on in a second, since its trainer began",
 )  # fmt: skip
 JOB_NORM = Declared(
-    name="gradwire_job_gradient_norm", unit="", labels=("job",),
+    name="gradwire_job_gradient_norm", unit="", labels=("job_id",),
     help="Euclidean norm of all gradients of a step before clipping, looked at every half second or less often",
 )  # fmt: skip
 JOB_LEARNING_RATE = Declared(
-    name="gradwire_job_learning_rate", help="The optimiser's learning rate", unit="", labels=("job",)
+    name="gradwire_job_learning_rate", help="The optimiser's learning rate", unit="", labels=("job_id",)
 )
 JOB_STARTS = Declared(
-    name="gradwire_job_generation", help="Starts of the job's trainer so far", unit="starts", labels=("job",)
+    name="gradwire_job_generation", help="Starts of the job's trainer so far", unit="starts", labels=("job_id",)
 )
 JOB_CHECKPOINT_STEP = Declared(
-    name="gradwire_job_checkpoint_step", help="The step of the last checkpoint", unit="steps", labels=("job",)
+    name="gradwire_job_checkpoint_step", help="The step of the last checkpoint", unit="steps", labels=("job_id",)
 )
 JOB_CHECKPOINT_SIZE = Declared(
-    name="gradwire_job_checkpoint_size_bytes", help="Size of the last checkpoint", unit="bytes", labels=("job",)
+    name="gradwire_job_checkpoint_size_bytes", help="Size of the last checkpoint", unit="bytes", labels=("job_id",)
 )
 JOB_CHECKPOINT_DURATION = Declared(
-    name="gradwire_job_checkpoint_duration_seconds", unit="seconds", labels=("job",),
+    name="gradwire_job_checkpoint_duration_seconds", unit="seconds", labels=("job_id",),
     help="How long writing the last checkpoint took, beside training",
 )  # fmt: skip
 
 # Of a job that has not ended.
 JOB_WORKERS = Declared(
-    name="gradwire_job_workers", unit="workers", labels=("job", "state"),
+    name="gradwire_job_workers", unit="workers", labels=("job_id", "state"),
     help="Workers by state: starting, ready, slow (they live and work, far slower than the others), spare",
 )  # fmt: skip
 JOB_WORKERS_WANTED = Declared(
-    name="gradwire_job_workers_wanted", help="Workers that the job shall have", unit="workers", labels=("job",)
+    name="gradwire_job_workers_wanted", help="Workers that the job shall have", unit="workers", labels=("job_id",)
 )
 JOB_CHECKPOINT_AGE = Declared(
-    name="gradwire_job_checkpoint_age_seconds", unit="seconds", labels=("job",),
+    name="gradwire_job_checkpoint_age_seconds", unit="seconds", labels=("job_id",),
     help="While the job runs: since when its last checkpoint is written, or since when it runs without one",
 )  # fmt: skip
 JOB_STEPS = Declared(
-    name="gradwire_job_steps_total", unit="steps", kind="counter", labels=("job",),
+    name="gradwire_job_steps_total", unit="steps", kind="counter", labels=("job_id",),
     help="Steps that were computed, those among them that were computed again after a recovery",
 )  # fmt: skip
 JOB_EXAMPLES = Declared(
-    name="gradwire_job_examples_total", unit="examples", kind="counter", labels=("job",),
+    name="gradwire_job_examples_total", unit="examples", kind="counter", labels=("job_id",),
     help="Examples that were computed, likewise",
 )  # fmt: skip
 JOB_COMMITTED = Declared(
-    name="gradwire_job_committed_step_seconds_total", unit="seconds", kind="counter", labels=("job",),
+    name="gradwire_job_committed_step_seconds_total", unit="seconds", kind="counter", labels=("job_id",),
     help="Time of the steps that took the job further than ever before; its rate is the goodput",
 )  # fmt: skip
 JOB_NONFINITE = Declared(
-    name="gradwire_job_nonfinite_contributions_total", unit="contributions", kind="counter", labels=("job",),
+    name="gradwire_job_nonfinite_contributions_total", unit="contributions", kind="counter", labels=("job_id",),
     help="Workers' contributions with a loss or gradient that was not finite",
 )  # fmt: skip
 JOB_TRACES = Declared(
-    name="gradwire_job_traces_total", unit="traces", kind="counter", labels=("job", "when"),
+    name="gradwire_job_traces_total", unit="traces", kind="counter", labels=("job_id", "when"),
     help="How often workers have traced the gradient program: at their start, or later, in a step's way",
 )  # fmt: skip
 JOB_DEATHS = Declared(
-    name="gradwire_job_worker_deaths_total", unit="deaths", kind="counter", labels=("job",),
+    name="gradwire_job_worker_deaths_total", unit="deaths", kind="counter", labels=("job_id",),
     help="Workers that were lost: they ended, were killed, or were dropped because they hung",
 )  # fmt: skip
 JOB_RECOVERIES = Declared(
-    name="gradwire_job_recoveries_total", unit="recoveries", kind="counter", labels=("job",),
+    name="gradwire_job_recoveries_total", unit="recoveries", kind="counter", labels=("job_id",),
     help="How often the job lost its trainer, and went on from its last checkpoint",
 )  # fmt: skip
 JOB_RECOVERY_TIME = Declared(
-    name="gradwire_job_recovery_seconds_total", unit="seconds", kind="counter", labels=("job",),
+    name="gradwire_job_recovery_seconds_total", unit="seconds", kind="counter", labels=("job_id",),
     help="How long that took, all in all",
 )  # fmt: skip
 JOB_REFUSED = Declared(
-    name="gradwire_job_refused_contributions_total", unit="contributions", kind="counter", labels=("job",),
+    name="gradwire_job_refused_contributions_total", unit="contributions", kind="counter", labels=("job_id",),
     help="Contributions that came too late: somebody else had computed the shard",
 )  # fmt: skip
 JOB_STRAGGLERS = Declared(
-    name="gradwire_job_stragglers_total", unit="workers", kind="counter", labels=("job",),
+    name="gradwire_job_stragglers_total", unit="workers", kind="counter", labels=("job_id",),
     help="How often a worker became slow",
 )  # fmt: skip
 JOB_EXCHANGED = Declared(
-    name="gradwire_job_exchanged_bytes_total", unit="bytes", kind="counter", labels=("job", "transport", "direction"),
+    name="gradwire_job_exchanged_bytes_total", unit="bytes", kind="counter",
+    labels=("job_id", "transport", "direction"),
     help="Gradients that workers handed over, and weights that were sent to them; in shared memory weights do not move",
 )  # fmt: skip
 JOB_CHECKPOINTS = Declared(
-    name="gradwire_job_checkpoints_total", unit="checkpoints", kind="counter", labels=("job",),
+    name="gradwire_job_checkpoints_total", unit="checkpoints", kind="counter", labels=("job_id",),
     help="Checkpoints that were written",
 )  # fmt: skip
 
 JOB_CHECKPOINT_FAILURES = Declared(
-    name="gradwire_job_checkpoint_failures_total", unit="checkpoints", kind="counter", labels=("job",),
+    name="gradwire_job_checkpoint_failures_total", unit="checkpoints", kind="counter", labels=("job_id",),
     help="Checkpoints that could not be written; training goes on, and the next is tried",
 )  # fmt: skip
 
 # Of a job that has a trainer.
 JOB_PHASE = Declared(
-    name="gradwire_job_phase_seconds", unit="seconds", kind="histogram", labels=("job", "phase"), buckets=BUCKETS_S,
+    name="gradwire_job_phase_seconds", unit="seconds", kind="histogram", labels=("job_id", "phase"), buckets=BUCKETS_S,
     help="A step's time by phase. The slowest worker's data (waiting for its batch) and compute; exchange: the rest of "
     "the wait for workers; sum; apply; and checkpoint: the copy that a checkpoint makes the loop wait for",
 )  # fmt: skip

@@ -129,7 +129,7 @@ def test_what_prometheus_sees(served: Served, client: Client) -> None:
     wait_until(lambda: b'code="NOT_FOUND"' in generate_latest(served.metrics.registry))
     lines = generate_latest(served.metrics.registry).decode().splitlines()
     assert 'gradwire_jobs{state="SUCCEEDED"} 1.0' in lines and 'gradwire_jobs{state="PAUSED"} 0.0' in lines
-    assert f'gradwire_job_step{{job="{job.id}"}} 3.0' in lines
+    assert f'gradwire_job_step{{job_id="{job.id}"}} 3.0' in lines
     assert 'gradwire_rpc_total{code="NOT_FOUND",method="GetJob"} 1.0' in lines
     assert 'gradwire_rpc_total{code="OK",method="SubmitJob"} 1.0' in lines
     assert any(line.startswith("gradwire_build_info{") for line in lines)

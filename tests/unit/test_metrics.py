@@ -72,18 +72,18 @@ def test_counters_go_on_over_the_starts_of_a_trainer(scraped: Scraped) -> None:
     jobs.measure(job(generation=2), counted(8, 0))
     jobs.measure(job(), counted(10, 11))  # the first one's last words come too late
     jobs.measure(job(generation=2), counted(12, 4, exchanged_bytes={("flight", "weights"): 5}))
-    assert scraped.value('gradwire_job_steps_total{job="ab"}') == 14
-    assert scraped.value('gradwire_job_examples_total{job="ab"}') == 14 * 32
-    assert scraped.value('gradwire_job_worker_deaths_total{job="ab"}') == 2
-    assert scraped.value('gradwire_job_gradient_norm{job="ab"}') == 2.5
+    assert scraped.value('gradwire_job_steps_total{job_id="ab"}') == 14
+    assert scraped.value('gradwire_job_examples_total{job_id="ab"}') == 14 * 32
+    assert scraped.value('gradwire_job_worker_deaths_total{job_id="ab"}') == 2
+    assert scraped.value('gradwire_job_gradient_norm{job_id="ab"}') == 2.5
     assert scraped.value(
-        'gradwire_job_exchanged_bytes_total{direction="weights",job="ab",transport="flight"}'
+        'gradwire_job_exchanged_bytes_total{direction="weights",job_id="ab",transport="flight"}'
     ) == 12  # fmt: skip
-    assert scraped.value('gradwire_job_phase_seconds_count{job="ab",phase="compute"}') == 14
-    assert scraped.value('gradwire_job_phase_seconds_bucket{job="ab",le="0.3",phase="compute"}') == 0
-    assert scraped.value('gradwire_job_phase_seconds_bucket{job="ab",le="1.0",phase="compute"}') == 14
+    assert scraped.value('gradwire_job_phase_seconds_count{job_id="ab",phase="compute"}') == 14
+    assert scraped.value('gradwire_job_phase_seconds_bucket{job_id="ab",le="0.3",phase="compute"}') == 0
+    assert scraped.value('gradwire_job_phase_seconds_bucket{job_id="ab",le="1.0",phase="compute"}') == 14
     # Steps 9 and 10 were computed twice; only what took the job further than ever before counts.
-    assert scraped.value('gradwire_job_committed_step_seconds_total{job="ab"}') == pytest.approx(12 * 0.5)
+    assert scraped.value('gradwire_job_committed_step_seconds_total{job_id="ab"}') == pytest.approx(12 * 0.5)
 
 
 def test_a_job_that_has_ended_keeps_gauges_and_goes_in_the_end() -> None:
@@ -94,14 +94,14 @@ def test_a_job_that_has_ended_keeps_gauges_and_goes_in_the_end() -> None:
     scraped.metrics.jobs.measure(record, counted(3, 3))
     assert scraped.has("gradwire_job_phase_seconds_bucket{") and scraped.has("gradwire_job_steps_total{")
     scraped.metrics.jobs.observe(replace(record, state=JobState.SUCCEEDED, finished_at_s=scraped.now_s))
-    assert scraped.value('gradwire_job_loss{job="ab",set="train"}') == 0.25
-    assert scraped.value('gradwire_job_metric{job="ab",metric="accuracy",set="train"}') == 0.5
-    assert math.isnan(scraped.value('gradwire_job_loss{job="ab",set="validation"}'))
-    assert scraped.value('gradwire_job_is_finite{job="ab"}') == 0
-    assert scraped.value('gradwire_job_state{job="ab",state="SUCCEEDED"}') == 1
+    assert scraped.value('gradwire_job_loss{job_id="ab",set="train"}') == 0.25
+    assert scraped.value('gradwire_job_metric{job_id="ab",metric="accuracy",set="train"}') == 0.5
+    assert math.isnan(scraped.value('gradwire_job_loss{job_id="ab",set="validation"}'))
+    assert scraped.value('gradwire_job_is_finite{job_id="ab"}') == 0
+    assert scraped.value('gradwire_job_state{job_id="ab",state="SUCCEEDED"}') == 1
     assert not scraped.has("gradwire_job_phase_seconds_bucket{") and not scraped.has("gradwire_job_steps_total{")
     scraped.now_s += 61.0
-    assert 'job="ab"' not in "".join(scraped.lines())
+    assert 'job_id="ab"' not in "".join(scraped.lines())
 
 
 def test_waiting_recovering_and_failing_are_seen(scraped: Scraped) -> None:
@@ -115,14 +115,14 @@ def test_waiting_recovering_and_failing_are_seen(scraped: Scraped) -> None:
     observe(job(state=JobState.RECOVERING))
     scraped.now_s += 4.0
     observe(job())
-    assert scraped.value('gradwire_job_recoveries_total{job="ab"}') == 1
-    assert scraped.value('gradwire_job_recovery_seconds_total{job="ab"}') == 4.0
+    assert scraped.value('gradwire_job_recoveries_total{job_id="ab"}') == 1
+    assert scraped.value('gradwire_job_recovery_seconds_total{job_id="ab"}') == 4.0
     assert scraped.value('gradwire_recovery_duration_seconds_bucket{le="5.0"}') == 1
     scraped.now_s += 30.0
-    assert scraped.value('gradwire_job_checkpoint_age_seconds{job="ab"}') == 30.0
+    assert scraped.value('gradwire_job_checkpoint_age_seconds{job_id="ab"}') == 30.0
     scraped.metrics.jobs.measure(job(), counted(5, 5, checkpoint_at_s=scraped.now_s - 3.0, checkpoint_bytes=99))
-    assert scraped.value('gradwire_job_checkpoint_age_seconds{job="ab"}') == 3.0
-    assert scraped.value('gradwire_job_checkpoint_size_bytes{job="ab"}') == 99
+    assert scraped.value('gradwire_job_checkpoint_age_seconds{job_id="ab"}') == 3.0
+    assert scraped.value('gradwire_job_checkpoint_size_bytes{job_id="ab"}') == 99
     assert scraped.value('gradwire_job_failures_total{code="nonfinite"}') == 0
     for job_id, code in (("ab", "nonfinite"), ("cd", "a_new_one"), ("ef", "Not a word")):
         observe(job(job_id))
@@ -138,10 +138,12 @@ def test_workers_are_counted_by_state(scraped: Scraped) -> None:
 
     workers = (worker(1, "READY"), worker(2, "READY", "spare"), worker(3, "SLOW"), worker(4, "DEAD"))
     scraped.metrics.jobs.observe(job(snapshot=Snapshot(is_running=True, workers=workers)))
-    counts = {state: scraped.value(f'gradwire_job_workers{{job="ab",state="{state}"}}') for state in ("ready", "slow")}
+    counts = {
+        state: scraped.value(f'gradwire_job_workers{{job_id="ab",state="{state}"}}') for state in ("ready", "slow")
+    }
     assert counts == {"ready": 1.0, "slow": 1.0}
-    assert scraped.value('gradwire_job_workers{job="ab",state="spare"}') == 1.0
-    assert scraped.value('gradwire_job_workers_wanted{job="ab"}') == 2.0
+    assert scraped.value('gradwire_job_workers{job_id="ab",state="spare"}') == 1.0
+    assert scraped.value('gradwire_job_workers_wanted{job_id="ab"}') == 2.0
 
 
 def test_series_are_bounded(scraped: Scraped) -> None:
@@ -153,8 +155,8 @@ def test_series_are_bounded(scraped: Scraped) -> None:
     assert sum(line.startswith("gradwire_job_metric{") for line in lines) == MAX_METRICS
     states = [line for line in lines if line.startswith("gradwire_job_state{")]
     # One at work keeps its place, however many end after it; of those that have ended the last stay.
-    assert len(states) == MAX_JOBS and 'job="first"' in states[0] and f'job="j{MAX_JOBS + 49}"' in "".join(states)
-    assert 'job="j0"' not in "".join(states)
+    assert len(states) == MAX_JOBS and 'job_id="first"' in states[0] and f'job_id="j{MAX_JOBS + 49}"' in "".join(states)
+    assert 'job_id="j0"' not in "".join(states)
 
 
 def test_the_size_of_a_large_scrape(scraped: Scraped) -> None:
