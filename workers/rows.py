@@ -40,6 +40,7 @@ class Rows:
             storage=Storage(assignment.storage_url),
             cache_dir=Path(assignment.cache_dir),
             data_root=Path(assignment.data_root) if assignment.data_root else None,
+            is_code_allowed=assignment.allow_code,
         )
         train, validation = open_data(spec.data, spec.training.seed, place)
         schedule = Schedule.of(spec.training, train.rows, shuffle=spec.data.shuffle)

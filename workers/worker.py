@@ -30,6 +30,7 @@ from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
 from workers.scheduling import prefer_trainer
 from workers.slots import Slots
+from workers.source_code import failure_within
 
 HEARTBEAT_S = 0.5
 FLIGHT = "grpc://"
@@ -63,6 +64,8 @@ class Worker:
         except ConnectionError:  # the trainer has gone, or has let this worker go
             return _let_go(client)
         except Exception as error:
+            if own := failure_within(error):
+                return _report(client, Failed(code=own.code, message=own.message, details=own.details))
             message = f"{type(error).__name__}: {error}"
             return _report(client, Failed(code="internal", message=message, details=traceback.format_exc()))
         finally:

@@ -13,7 +13,7 @@ from gradwire import keras_gate
 from gradwire.errors import InvalidSpec, Violation
 from gradwire.keras_vocabulary import Kind
 from gradwire.spec.file_refs import file_refs
-from gradwire.spec.job import FileRef, JobSpec, KerasObjectSpec, Part, ResourceSpec, TrainingSpec
+from gradwire.spec.job import FileRef, JobSpec, KerasObjectSpec, Part, ResourceSpec, TrainingSpec, is_own
 from gradwire.spec.translation import path, violation_of
 
 MAX_VIOLATIONS = 100
@@ -53,27 +53,51 @@ def violations(
     `trust` names packages besides Keras whose classes a Keras config may name; `allow_code` and `has_data_root` say
     whether the server runs with --allow-code and --data-root.
     """
-    found = list(_model(spec, trust, allow_code))
+    found = [*_model(spec, trust), *_code(spec, allow_code)]
     for field, file in file_refs(spec):
         found += _file(field, file, has_data_root)
     for output, loss in spec.loss.items():
-        found += _keras_object(path(("loss", output)), loss, "loss", trust)
+        found += _head_object(spec, path(("loss", output)), loss, "loss", trust)
     found += _keras_object("optimizer", spec.optimizer, "optimizer", trust)
     for output, metrics in spec.metrics.items():
         for index, metric in enumerate(metrics):
-            found += _keras_object(path(("metrics", output, index)), metric, "metric", trust)
+            found += _head_object(spec, path(("metrics", output, index)), metric, "metric", trust)
     return found
 
 
-def _model(spec: JobSpec, trust: tuple[str, ...], allow_code: bool) -> Iterator[Violation]:
+def _model(spec: JobSpec, trust: tuple[str, ...]) -> Iterator[Violation]:
     if spec.model.keras is not None:
         yield from keras_gate.violations_of_text(spec.model.keras, field="model.keras", trust=trust)
-    if spec.model.python is not None and not allow_code:
-        yield Violation(
-            "model.python",
-            "this server runs no code of its clients; give the model as keras, or ask the operator to start the "
-            "server with --allow-code",
-        )
+
+
+def _code(spec: JobSpec, allow_code: bool) -> Iterator[Violation]:
+    """Functions of a source folder, on a server that runs none."""
+    if allow_code:
+        return
+    validation = spec.data.validation.source if spec.data.validation else None
+    places = {
+        "model.python": (spec.model.python, "model as keras"),
+        "data.train.python": (spec.data.train.python, "data as npz"),
+        "data.validation.source.python": (validation and validation.python, "data as npz"),
+    }
+    for field, (function, instead) in places.items():
+        if function is not None:
+            yield Violation(
+                field,
+                f"this server runs no code of its clients; give the {instead}, or ask the operator to start the "
+                "server with --allow-code",
+            )
+
+
+def _head_object(
+    spec: JobSpec, field: str, item: KerasObjectSpec, kind: Kind, trust: tuple[str, ...]
+) -> list[Violation]:
+    """A loss or a metric, which may be of the model's source folder."""
+    if not is_own(item.name):
+        return _keras_object(field, item, kind, trust)
+    if spec.model.python is not None:
+        return []
+    return [Violation(field, f"{item.name} is of a source folder, which only model.python has; give the model as that")]
 
 
 def _keras_object(field: str, item: KerasObjectSpec, kind: Kind, trust: tuple[str, ...]) -> list[Violation]:

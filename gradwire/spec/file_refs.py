@@ -12,12 +12,14 @@ PLACES = (
     ("model", "archive"),
     ("model", "python", "source"),
     ("data", "train", "npz"),
+    ("data", "train", "python", "source"),
     ("data", "validation", "source", "npz"),
+    ("data", "validation", "source", "python", "source"),
 )
 """Where a specification can name a file; as attributes and in camelCase these names are the same."""
 
-SOURCE = "model.python.source"
-"""The one place that names a folder."""
+SOURCE = ".python.source"
+"""What ends the places that name a folder."""
 
 P = TypeVar("P", bound=Part)
 
@@ -45,8 +47,8 @@ def path_fault(field: str, path: Path) -> str | None:
         is_folder, size_bytes = path.is_dir(), path.stat().st_size
     except (OSError, ValueError):
         return "is not there"
-    if field == SOURCE:
-        return None if is_folder else "is no folder; name the folder that the model's module is in"
+    if field.endswith(SOURCE):
+        return None if is_folder else "is no folder; name the folder that the module is in"
     if is_folder:
         return "is a folder, not a file"
     return None if size_bytes else "is empty"

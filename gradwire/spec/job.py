@@ -82,8 +82,16 @@ def _file(value: object) -> object:
 File = Annotated[FileRef, BeforeValidator(_file)]
 
 
+def is_own(name: str) -> bool:
+    """Whether a loss or metric is the job's own, named as `module:name` in the source folder of model.python."""
+    return ":" in name
+
+
 class KerasObjectSpec(Part):
-    """A Keras loss, metric or optimiser: its public name and its config."""
+    """A Keras loss, metric or optimiser: its public name and its config.
+
+    A loss or metric may be `module:name`, a class or a function of the source folder of model.python.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     config: dict[str, Any] = Field(default_factory=dict)
@@ -98,8 +106,8 @@ class LossSpec(KerasObjectSpec):
     weight: float = 1.0
 
 
-class PythonModel(Part):
-    """A function `module:function` in a source folder, which returns a `keras.Model`."""
+class PythonFunction(Part):
+    """A function `module:function` in a source folder; the keyword arguments that it is called with."""
 
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     source: File
@@ -113,7 +121,8 @@ class ModelSpec(Part):
     """What `keras.Model.to_json()` returns, as JSON text."""
     archive: File | None = None
     """A `.keras` file: architecture and starting weights."""
-    python: PythonModel | None = None
+    python: PythonFunction | None = None
+    """Returns a `keras.Model`."""
 
     @model_validator(mode="after")
     def _one_door(self) -> Self:
@@ -123,15 +132,17 @@ class ModelSpec(Part):
 
 
 class DataSource(Part):
-    """Rows by index: a built-in data set, or a NumPy archive of equally long arrays."""
+    """Rows by index: a built-in data set, a NumPy archive of equally long arrays, or what a function gives."""
 
     builtin: Literal["digits", "breast_cancer", "diabetes"] | None = None
     npz: File | None = None
+    python: PythonFunction | None = None
+    """Returns a dict of arrays, or an object with `__len__()` and `arrays(rows)`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.builtin, self.npz)) != 1:
-            raise ValueError("give exactly one of builtin, npz")
+        if sum(source is not None for source in (self.builtin, self.npz, self.python)) != 1:
+            raise ValueError("give exactly one of builtin, npz, python")
         return self
 
 

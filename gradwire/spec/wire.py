@@ -53,7 +53,7 @@ def from_proto(message: pb.JobSpec) -> job.JobSpec:
     if message.HasField("model"):
         document["model"] = _read_model(message.model, found)
     if message.HasField("data"):
-        document["data"] = _read_data(message.data)
+        document["data"] = _read_data(message.data, found)
     if message.HasField("optimizer"):
         document["optimizer"] = _read_object(message.optimizer, ("optimizer",), found)
     for part in ("training", "resources"):
@@ -84,14 +84,16 @@ def _file(field: str, file: job.FileRef | None) -> pb.FileRef | None:
 
 
 def _model(model: job.ModelSpec) -> pb.ModelSpec:
-    python = None
-    if model.python is not None:
-        python = pb.PythonModel(
-            function=model.python.function,
-            arguments_json=_json(model.python.arguments),
-            source=_file("model.python.source", model.python.source),
-        )
+    python = model.python and _python("model.python", model.python)
     return pb.ModelSpec(**_given(keras_json=model.keras, archive=_file("model.archive", model.archive), python=python))
+
+
+def _python(field: str, python: job.PythonFunction) -> pb.PythonFunction:
+    return pb.PythonFunction(
+        function=python.function,
+        arguments_json=_json(python.arguments),
+        source=_file(f"{field}.source", python.source),
+    )
 
 
 def _data(data: job.DataSpec) -> pb.DataSpec:
@@ -112,7 +114,8 @@ def _data(data: job.DataSpec) -> pb.DataSpec:
 
 
 def _source(field: str, source: job.DataSource) -> pb.DataSource:
-    return pb.DataSource(**_given(builtin=source.builtin, npz=_file(f"{field}.npz", source.npz)))
+    python = source.python and _python(f"{field}.python", source.python)
+    return pb.DataSource(**_given(builtin=source.builtin, npz=_file(f"{field}.npz", source.npz), python=python))
 
 
 def _training(training: job.TrainingSpec) -> pb.TrainingSpec:
@@ -165,16 +168,20 @@ def _read_model(model: pb.ModelSpec, found: list[Violation]) -> dict[str, Any]:
         case "archive":
             return {"archive": _read_file(model.archive)}
         case "python":
-            arguments = _read_json(model.python.arguments_json, "model.python.arguments", found)
-            python: dict[str, Any] = {"function": model.python.function, "arguments": arguments}
-            if model.python.HasField("source"):
-                python["source"] = _read_file(model.python.source)
-            return {"python": python}
+            return {"python": _read_python("model.python", model.python, found)}
         case None:
             return {}
 
 
-def _read_data(data: pb.DataSpec) -> dict[str, Any]:
+def _read_python(field: str, python: pb.PythonFunction, found: list[Violation]) -> dict[str, Any]:
+    arguments = _read_json(python.arguments_json, f"{field}.arguments", found)
+    document: dict[str, Any] = {"function": python.function, "arguments": arguments}
+    if python.HasField("source"):
+        document["source"] = _read_file(python.source)
+    return document
+
+
+def _read_data(data: pb.DataSpec, found: list[Violation]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "inputs": dict(data.inputs),
         "labels": dict(data.labels),
@@ -183,22 +190,26 @@ def _read_data(data: pb.DataSpec) -> dict[str, Any]:
     if data.HasField("shuffle"):
         document["shuffle"] = data.shuffle
     if data.HasField("train"):
-        document["train"] = _read_source(data.train)
+        document["train"] = _read_source("data.train", data.train, found)
     if data.HasField("validation"):
         kind = data.validation.WhichOneof("kind")
         split, source = data.validation.split, data.validation.source
-        document["validation"] = {"split": split} if kind == "split" else {"source": _read_source(source)}
+        document["validation"] = {"split": split} if kind == "split" else {}
+        if kind == "source":
+            document["validation"] = {"source": _read_source("data.validation.source", source, found)}
         if kind is None:
             document["validation"] = {}
     return document
 
 
-def _read_source(source: pb.DataSource) -> dict[str, Any]:
+def _read_source(field: str, source: pb.DataSource, found: list[Violation]) -> dict[str, Any]:
     match source.WhichOneof("source"):
         case "builtin":
             return {"builtin": source.builtin}
         case "npz":
             return {"npz": _read_file(source.npz)}
+        case "python":
+            return {"python": _read_python(f"{field}.python", source.python, found)}
         case None:
             return {}
 

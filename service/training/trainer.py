@@ -47,6 +47,7 @@ from workers.models.objects import make_optimizer
 from workers.objective import input_dtypes, make_objective
 from workers.program import Objective
 from workers.rows import Rows
+from workers.source_code import failure_within
 from workers.variables import ModelVariables
 
 SUCCESSOR_S = 1.0
@@ -127,6 +128,8 @@ class Trainer:
         except GradwireError as error:
             return self._failed(ErrorView(code=error.code, message=error.message, details=error.details))
         except Exception as error:
+            if own := failure_within(error):
+                return self._failed(ErrorView(code=own.code, message=own.message, details=own.details))
             message = f"the trainer failed: {type(error).__name__}: {error}"
             return self._failed(ErrorView(code="internal", message=message, details=traceback.format_exc()))
         finally:

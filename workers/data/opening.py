@@ -17,8 +17,10 @@ from workers.data import faults
 from workers.data.builtin import open_builtin
 from workers.data.cache import Cache
 from workers.data.npz import Archive, open_npz
+from workers.data.python_source import open_python
 from workers.data.source import Source
 from workers.data.split import SubsetSource, split
+from workers.source_code import CodePlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class DataPlace:
     """A folder of this node; shared by all its processes, and free to be deleted while no job runs."""
     data_root: Path | None = None
     """What server paths are relative to; without it they are refused."""
+    is_code_allowed: bool = False
+    """Whether functions of source folders are called."""
 
 
 def open_data(data: DataSpec, seed: int, place: DataPlace) -> tuple[Source, Source | None]:
@@ -63,8 +67,16 @@ def open_source(spec: DataSource, place: DataPlace, *, needed: frozenset[str], f
     cache = Cache(place.cache_dir)
     if spec.builtin is not None:
         return open_builtin(spec.builtin, cache, needed, name=f"{field}: {spec.builtin}")
+    if spec.python is not None:
+        code = CodePlace(
+            storage=place.storage,
+            cache_dir=place.cache_dir,
+            data_root=place.data_root,
+            is_allowed=place.is_code_allowed,
+        )
+        return open_python(spec.python, code, needed, field=f"{field}.python")
     if spec.npz is None:
-        raise ValueError("a source is builtin or npz")  # the specification's own check makes sure of it
+        raise ValueError("a source is builtin, npz or python")  # the specification's own check makes sure of it
     return open_npz(_archive(spec.npz, place, cache, field), cache, needed)
 
 

@@ -40,7 +40,7 @@ def build_model(spec: JobSpec, assignment: Assignment, storage: Storage) -> kera
         config = archive_config(spec.model.archive, assignment, storage)
         model = _from_config(config, assignment.trust, "model.archive")
     elif spec.model.python is not None:
-        model = call_function(spec.model.python, assignment, storage)
+        model = call_function(spec, assignment, storage)
     else:
         raise ValueError("a model is keras, archive or python")  # the specification's own check makes sure of it
     _check_built(model)

@@ -10,11 +10,12 @@ from keras.src import backend
 
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import canonical, near
-from gradwire.spec.job import ONLY, JobSpec, LossSpec
+from gradwire.spec.job import ONLY, JobSpec, LossSpec, is_own
 from workers.data.source import ArrayInfo
 from workers.models.heads import Heads, InputSpec, input_specs, pack_inputs, unpack_outputs
 from workers.models.names import MISMATCH, resolve
 from workers.models.objects import Shape, make_loss
+from workers.source_code import failure_within
 
 SPARSE = ("SparseCategoricalCrossentropy", "sparse_categorical_crossentropy")
 CLASSES = (
@@ -120,6 +121,8 @@ def _outputs(
     try:
         return unpack_outputs(model, model.compute_output_spec(pack_inputs(model, tensors)))
     except Exception as error:
+        if own := failure_within(error):
+            raise own from error
         given = ", ".join(f"{name} {_text(info.shape)}" for name, info in arrays.items())
         raise JobFailed(
             f"the model {model.name!r} cannot take the data ({given}): {_first_line(error)}",
@@ -158,7 +161,12 @@ def _check_label(name: str, loss: LossSpec, output: Shape, array: str, info: Arr
 
 
 def _is_free(loss: LossSpec) -> bool:
-    return ">" in loss.name or canonical("loss", loss.name) in FREE or loss.config.get("axis", -1) != -1
+    return (
+        ">" in loss.name
+        or is_own(loss.name)
+        or canonical("loss", loss.name) in FREE
+        or loss.config.get("axis", -1) != -1
+    )
 
 
 def _fits(wanted: Shape, given: Shape) -> bool:
@@ -194,6 +202,8 @@ def _check_loss(
     try:
         backend.compute_output_spec(loss.__call__, *arguments)
     except Exception as error:
+        if own := failure_within(error):
+            raise own from error
         weights = f", sample weights of {_text(weight.shape)}" if weight is not None else ""
         raise JobFailed(
             f"loss {spec.name} of output {name!r} cannot take labels of {_text(label.shape)} for an output of "

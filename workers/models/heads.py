@@ -12,6 +12,7 @@ from keras.src.models.functional import Functional
 
 from gradwire.errors import JobFailed
 from workers.models.names import MISMATCH, unique
+from workers.source_code import failure_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,8 @@ def _symbolic_outputs(model: keras.Model, structure: Any) -> Any:
     try:
         return model.compute_output_spec(pack_inputs(model, tensors))
     except Exception as error:
+        if own := failure_within(error):
+            raise own from error
         shapes = ", ".join(f"{name} {spec.shape}" for name, spec in specs.items())
         raise JobFailed(
             f"{type(model).__name__} cannot be called on {shapes}: {error}", code=MISMATCH, details=repr(structure)

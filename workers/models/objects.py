@@ -11,7 +11,7 @@ from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
 
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import BY_SHAPES, accepted_names, accepted_parameters, canonical, near
-from gradwire.spec.job import GradientClip, KerasObjectSpec
+from gradwire.spec.job import GradientClip, KerasObjectSpec, is_own
 from workers.models.rates import multiply_rate
 
 Kind = Literal["loss", "metric", "optimizer", "schedule"]
@@ -37,7 +37,7 @@ def make_loss(spec: KerasObjectSpec) -> keras.losses.Loss:
         loss = _made("loss", spec.name, found, dict(spec.config))
     else:
         _check_parameters("loss", spec.name, spec.config)
-        options = {"name": spec.name, **spec.config}
+        options = {"name": spec.name.rpartition(":")[2], **spec.config}
         loss = _guarded("loss", spec.name, lambda: LossFunctionWrapper(found, **options))
     return _expect(loss, keras.losses.Loss, "loss", spec.name)
 
@@ -58,9 +58,10 @@ def make_metric(spec: KerasObjectSpec, *, output_shape: Shape, label_shape: Shap
     if isinstance(found, type):
         metric = _made("metric", spec.name, found, dict(spec.config))
     else:
-        metric = _guarded("metric", spec.name, lambda: keras.metrics.MeanMetricWrapper(found, **spec.config))
+        options = {"name": spec.name.rpartition(":")[2], **spec.config} if is_own(spec.name) else spec.config
+        metric = _guarded("metric", spec.name, lambda: keras.metrics.MeanMetricWrapper(found, **options))
     metric = _expect(metric, keras.metrics.Metric, "metric", spec.name)
-    if not spec.config:
+    if not spec.config and not is_own(spec.name):  # which has a name of its own
         metric.name = spec.name
     return metric
 
@@ -99,14 +100,19 @@ def _schedule(value: dict[str, Any]) -> Any:
 
 def _find(kind: Kind, name: str, module: Any) -> Any:
     """The class or function of that name, which the gate would let through."""
-    if ">" in name:  # registered by a trusted package, which building the model imported
+    if _is_registered(name):  # by a trusted package or the source folder, which building the model imported
         found = GLOBAL_CUSTOM_OBJECTS.get(name)
         if found is None:
-            raise JobFailed(f"no trusted package registers the {kind} {name!r}", code=CODES[kind])
+            fix = "; give the model as model.python, with it in the source folder" if is_own(name) else ""
+            raise JobFailed(f"no trusted package registers the {kind} {name!r}{fix}", code=CODES[kind])
         return found
     if name not in accepted_names(kind):
         raise JobFailed(f"Keras has no {kind} {name!r}{near(name, accepted_names(kind))}", code=CODES[kind])
     return getattr(module, canonical(kind, name))
+
+
+def _is_registered(name: str) -> bool:
+    return ">" in name or is_own(name)
 
 
 def _by_shapes(name: str, output: Shape, label: Shape) -> type[keras.metrics.Metric]:
@@ -130,7 +136,7 @@ def _made(kind: Kind, name: str, make: Callable[..., Any], config: dict[str, Any
 
 
 def _check_parameters(kind: Kind, name: str, config: dict[str, Any]) -> None:
-    accepted = None if ">" in name else accepted_parameters(kind, name)
+    accepted = None if _is_registered(name) else accepted_parameters(kind, name)
     for key in config:
         if accepted is not None and key not in accepted:
             hint = near(key, accepted)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"T\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x80\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12*\n\x06python\x18\x03 \x01(\x0b\x32\x18.gradwire.v1.PythonModelH\x00\x42\x08\n\x06source\"]\n\x0bPythonModel\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\xc1\x03\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x12\x14\n\x07shuffle\x18\x06 \x01(\x08H\x00\x88\x01\x01\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08_shuffle\"N\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\xcb\x04\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x12\x1c\n\x14weight_decay_exclude\x18\x10 \x03(\t\x12Y\n\x19learning_rate_multipliers\x18\x11 \x03(\x0b\x32\x36.gradwire.v1.TrainingSpec.LearningRateMultipliersEntry\x1a>\n\x1cLearningRateMultipliersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"E\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\xa4\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\r\x12\x0e\n\x06spares\x18\x06 \x01(\r\x12\x10\n\x08\x65xchange\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"T\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x83\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"`\n\x0ePythonFunction\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\xc1\x03\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x12\x14\n\x07shuffle\x18\x06 \x01(\x08H\x00\x88\x01\x01\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08_shuffle\"}\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\xcb\x04\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x12\x1c\n\x14weight_decay_exclude\x18\x10 \x03(\t\x12Y\n\x19learning_rate_multipliers\x18\x11 \x03(\x0b\x32\x36.gradwire.v1.TrainingSpec.LearningRateMultipliersEntry\x1a>\n\x1cLearningRateMultipliersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"E\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\xa4\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\r\x12\x0e\n\x06spares\x18\x06 \x01(\r\x12\x10\n\x08\x65xchange\x18\x07 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,33 +56,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICLIST']._serialized_start=652
   _globals['_METRICLIST']._serialized_end=705
   _globals['_MODELSPEC']._serialized_start=708
-  _globals['_MODELSPEC']._serialized_end=836
-  _globals['_PYTHONMODEL']._serialized_start=838
-  _globals['_PYTHONMODEL']._serialized_end=931
-  _globals['_FILEREF']._serialized_start=933
-  _globals['_FILEREF']._serialized_end=1012
-  _globals['_DATASPEC']._serialized_start=1015
-  _globals['_DATASPEC']._serialized_end=1464
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1306
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1351
-  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1353
-  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1398
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1400
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1452
-  _globals['_DATASOURCE']._serialized_start=1466
-  _globals['_DATASOURCE']._serialized_end=1544
-  _globals['_VALIDATIONSPEC']._serialized_start=1546
-  _globals['_VALIDATIONSPEC']._serialized_end=1630
-  _globals['_TRAININGSPEC']._serialized_start=1633
-  _globals['_TRAININGSPEC']._serialized_end=2220
-  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_start=2148
-  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_end=2210
-  _globals['_GRADIENTCLIP']._serialized_start=2222
-  _globals['_GRADIENTCLIP']._serialized_end=2265
-  _globals['_EARLYSTOPPING']._serialized_start=2267
-  _globals['_EARLYSTOPPING']._serialized_end=2336
-  _globals['_CHECKPOINTSPEC']._serialized_start=2338
-  _globals['_CHECKPOINTSPEC']._serialized_end=2420
-  _globals['_RESOURCESPEC']._serialized_start=2423
-  _globals['_RESOURCESPEC']._serialized_end=2587
+  _globals['_MODELSPEC']._serialized_end=839
+  _globals['_PYTHONFUNCTION']._serialized_start=841
+  _globals['_PYTHONFUNCTION']._serialized_end=937
+  _globals['_FILEREF']._serialized_start=939
+  _globals['_FILEREF']._serialized_end=1018
+  _globals['_DATASPEC']._serialized_start=1021
+  _globals['_DATASPEC']._serialized_end=1470
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1312
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1357
+  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1359
+  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1404
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1406
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1458
+  _globals['_DATASOURCE']._serialized_start=1472
+  _globals['_DATASOURCE']._serialized_end=1597
+  _globals['_VALIDATIONSPEC']._serialized_start=1599
+  _globals['_VALIDATIONSPEC']._serialized_end=1683
+  _globals['_TRAININGSPEC']._serialized_start=1686
+  _globals['_TRAININGSPEC']._serialized_end=2273
+  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_start=2201
+  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_end=2263
+  _globals['_GRADIENTCLIP']._serialized_start=2275
+  _globals['_GRADIENTCLIP']._serialized_end=2318
+  _globals['_EARLYSTOPPING']._serialized_start=2320
+  _globals['_EARLYSTOPPING']._serialized_end=2389
+  _globals['_CHECKPOINTSPEC']._serialized_start=2391
+  _globals['_CHECKPOINTSPEC']._serialized_end=2473
+  _globals['_RESOURCESPEC']._serialized_start=2476
+  _globals['_RESOURCESPEC']._serialized_end=2640
 # @@protoc_insertion_point(module_scope)

@@ -203,13 +203,15 @@ class ModelSpec(_message.Message):
         """A .keras file: architecture and starting weights."""
 
     @_builtins.property
-    def python(self) -> Global___PythonModel: ...
+    def python(self) -> Global___PythonFunction:
+        """Returns a keras.Model."""
+
     def __init__(
         self,
         *,
         keras_json: _builtins.str = ...,
         archive: Global___FileRef | None = ...,
-        python: Global___PythonModel | None = ...,
+        python: Global___PythonFunction | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "keras_json", b"keras_json", "python", b"python", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -222,8 +224,8 @@ class ModelSpec(_message.Message):
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
 
 @_typing.final
-class PythonModel(_message.Message):
-    """A function that returns a keras.Model, run only by a server with --allow-code."""
+class PythonFunction(_message.Message):
+    """A function of a source folder, run only by a server with --allow-code."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -251,7 +253,7 @@ class PythonModel(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PythonModel: _TypeAlias = PythonModel  # noqa: Y015
+Global___PythonFunction: _TypeAlias = PythonFunction  # noqa: Y015
 
 @_typing.final
 class FileRef(_message.Message):
@@ -399,23 +401,29 @@ class DataSource(_message.Message):
 
     BUILTIN_FIELD_NUMBER: _builtins.int
     NPZ_FIELD_NUMBER: _builtins.int
+    PYTHON_FIELD_NUMBER: _builtins.int
     builtin: _builtins.str
     """One of scikit-learn's data sets: digits, breast_cancer, diabetes."""
     @_builtins.property
     def npz(self) -> Global___FileRef:
         """A NumPy .npz archive of equally long arrays."""
 
+    @_builtins.property
+    def python(self) -> Global___PythonFunction:
+        """Returns a dict of arrays, or an object with __len__() and arrays(rows)."""
+
     def __init__(
         self,
         *,
         builtin: _builtins.str = ...,
         npz: Global___FileRef | None = ...,
+        python: Global___PythonFunction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "npz", b"npz", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "npz", b"npz", "python", b"python", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "npz", b"npz", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "npz", b"npz", "python", b"python", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["builtin", "npz"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["builtin", "npz", "python"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
