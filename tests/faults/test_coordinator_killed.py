@@ -1,12 +1,16 @@
-"""The coordinator is killed in the middle of a job; the next start of the service brings the job to its end."""
+"""The coordinator is killed in the middle of a job, alone or with all of Ray; the next start of the service brings the
+job to its end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gradwire.client import Client
@@ -15,18 +19,36 @@ from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.faults.traces import Traces, traces, wait_until
 from tests.integration.cases import convolutional, spec_of, write_npz
-from tests.integration.server import serving
+from tests.integration.lab import run
+from tests.integration.server import Server, serving
 
 pytestmark = pytest.mark.timeout(240)
 
 STEPS = 300
 JOB_TIMEOUT_S = 90.0
 
+Strike = Callable[[Server, Traces], None]
 
-def a_spec(data_root: Path) -> JobSpec:
-    case = convolutional(has_state=True)
-    write_npz(case, data_root / "data.npz")
-    return spec_of(case, "server:data.npz", training={"steps": STEPS, "checkpoint": {"everySteps": 10}})
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("data")
+    write_npz(convolutional(has_state=True), made / "data.npz")
+    return made
+
+
+@pytest.fixture(scope="module")
+def spec() -> JobSpec:
+    training = {"steps": STEPS, "checkpoint": {"everySteps": 10}}
+    return spec_of(convolutional(has_state=True), "server:data.npz", training=training)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spec: JobSpec, data_root: Path) -> str:
+    """The digest that the job has without a service, and without Ray."""
+    result = run(spec, data_root, workers=2)
+    assert result.outcome.state == "SUCCEEDED", result.outcome.error
+    return result.digest
 
 
 def enter(patch: pytest.MonkeyPatch, start: Traces) -> None:
@@ -39,9 +61,24 @@ def watched(client: Client, job: pb.Job) -> list[pb.JobEvent]:
     return list(client.watch(job))
 
 
-def test_a_job_goes_on_where_its_killed_coordinator_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = a_spec(tmp_path)
-    settings = {"data_root": str(tmp_path), "warm": 3, "refill": False}
+def strike_coordinator(server: Server, start: Traces) -> None:
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+
+
+def strike_everything(server: Server, start: Traces) -> None:
+    """Nobody is left who could end anything or remove anything: no coordinator, no Ray, no trainer, no worker."""
+    for process in start.see():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    server.process.wait()
+
+
+@pytest.mark.parametrize("strike", [strike_coordinator, strike_everything])
+def test_a_job_goes_on_where_its_killed_coordinator_left_it(
+    strike: Strike, spec: JobSpec, undisturbed: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"data_root": str(data_root), "warm": 3, "refill": False}
     with traces("first") as first, traces("second") as second, ThreadPoolExecutor() as threads:
         enter(monkeypatch, first)
         # The inner start ends before the outer one looks for segments: it has to remove those of both.
@@ -51,8 +88,7 @@ def test_a_job_goes_on_where_its_killed_coordinator_left_it(tmp_path: Path, monk
             events = threads.submit(watched, client, job)
             wait_until(lambda: client.get(job.id).checkpoint_step >= 10, JOB_TIMEOUT_S)
             wait_until(lambda: len(first.see()) >= 6, 5)  # the service, Ray's two, a trainer, two workers
-            os.kill(killed.process.pid, signal.SIGKILL)
-            killed.process.wait()
+            strike(killed, first)
             segments = list(Path("/dev/shm").glob(f"gradwire-{killed.service_id}-{job.id}-1"))
             assert segments and list(first.folder.glob("gw-ray-*")), "nothing is left that could be removed"
 
@@ -66,11 +102,7 @@ def test_a_job_goes_on_where_its_killed_coordinator_left_it(tmp_path: Path, monk
                 assert (state_word(job.state), job.generation) == ("SUCCEEDED", 2), job.error.message
                 assert job.step == STEPS
                 assert second.see(), "the marks are not found"
-                undisturbed = client.submit(spec)
-                watched(client, undisturbed)
-                undisturbed = client.get(undisturbed.id)
-            assert (state_word(undisturbed.state), undisturbed.generation) == ("SUCCEEDED", 1)
-        assert job.weights_digest == undisturbed.weights_digest
+        assert job.weights_digest == undisturbed
         assert "\n".join(first.left()) == ""
         assert "\n".join(second.left()) == ""
 
