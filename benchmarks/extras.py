@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.commits import costs_ms, recovery_s, stalls_ms, usual_step_s
+from benchmarks.commits import costs_ms, stalls_ms, usual_step_s
 from benchmarks.models import ADAM, MODELS
 from benchmarks.order import SHARDS
+from benchmarks.recovery import MODEL as RECOVERY_MODEL
+from benchmarks.recovery import Recoveries
 from benchmarks.results import Row
 from benchmarks.rounds import Failures, Tell
 from benchmarks.service import Service, Watched, serving, time_s
@@ -25,12 +24,9 @@ QUIET_TIMEOUT_S = 240.0
 JOB_TIMEOUT_S = 120.0
 TRANSPORT = "shared_memory"
 START_MODEL = "mlp_small"
-KILL_MODEL = "mlp_medium"
 SAVE_MODEL = "mlp_large"
-NEEDED_MODELS = (START_MODEL, KILL_MODEL, SAVE_MODEL)
+NEEDED_MODELS = (START_MODEL, RECOVERY_MODEL, SAVE_MODEL)
 
-SETTLE_S = 1.5
-"""Of undisturbed steps before and after a kill."""
 SAVE_EVERY = 20
 SAVED = 3
 """Checkpoints that are measured."""
@@ -48,7 +44,7 @@ class Extras:
 
     def measure(self) -> list[Row]:
         rows: list[Row] = []
-        for model, act in ((START_MODEL, self.cold), (START_MODEL, self.warm), (KILL_MODEL, self.recovery),
+        for model, act in ((START_MODEL, self.cold), (START_MODEL, self.warm), (RECOVERY_MODEL, self.recovery),
                            (SAVE_MODEL, self.checkpoints)):  # fmt: skip
             with self._noting(model):
                 rows += act()
@@ -75,21 +71,7 @@ class Extras:
 
     def recovery(self) -> list[Row]:
         """Workers of a running job are killed, one after the other; each time another takes its place."""
-        self.tell(f"recovery from {self.kills} kills")
-        with serving(self.folder, warm=PROCESSES + self.kills) as service:
-            service.wait_until_quiet(QUIET_TIMEOUT_S)
-            spec = service.spec(MODELS[KILL_MODEL], "constant", TRANSPORT)
-            job = Watched(service, spec, JOB_TIMEOUT_S)
-            killer = Killer(self.kills, lambda pid: os.kill(pid, signal.SIGKILL))
-            commits = {}
-            for event in job.events():
-                commits[event.step] = time_s(event)
-                ready = [worker.pid for worker in event.workers if worker.state == "READY"]
-                if killer.is_done(time_s(event), ready):
-                    job.cancel()
-        found = [recovery_s(commits, died_at) for died_at in killer.died_at]
-        rows = [_row(KILL_MODEL, "constant", "recovery", median(found), "s")]
-        return [*rows, _row(KILL_MODEL, "constant", "recovery_max", max(found), "s")]
+        return Recoveries(folder=self.folder, tell=self.tell, kills=self.kills).measure()
 
     def checkpoints(self) -> list[Row]:
         """What a checkpoint of the 103 MB model with Adam adds to the step after it, and to all until the next."""
@@ -118,31 +100,6 @@ class Extras:
             yield
         except (SystemFailed, ValueError) as failure:
             self.failures[model, ("gradwire", TRANSPORT)] = str(failure)
-
-
-@dataclass(slots=True)
-class Killer:
-    """Decides when a worker dies: when both are ready, and steps have been undisturbed for a while."""
-
-    kills: int
-    kill: Callable[[int], None]
-    died_at: list[float] = field(default_factory=list)
-    _settled_since: float | None = None
-
-    def is_done(self, now_s: float, ready: list[int]) -> bool:
-        """Looks at a committed step, and may kill; returns whether all kills are done and over."""
-        if len(ready) != SHARDS:
-            self._settled_since = None
-            return False
-        self._settled_since = self._settled_since or now_s
-        if now_s - self._settled_since < SETTLE_S:
-            return False
-        if len(self.died_at) == self.kills:
-            return True
-        self._settled_since = None
-        self.died_at.append(time.time())
-        self.kill(ready[len(self.died_at) % SHARDS])
-        return False
 
 
 def first_step_s(service: Service) -> float:

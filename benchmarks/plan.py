@@ -38,7 +38,8 @@ class Plan:
 
     @property
     def kills(self) -> int:
-        return 2 if self.is_quick else 5
+        """Of workers that have another beside them."""
+        return 2 if self.is_quick else 50
 
     @property
     def measurements(self) -> int:

@@ -140,6 +140,8 @@ class Watched:
     workers: dict[int, str] = field(default_factory=dict)
     """Pids of living workers and their names in the table."""
     transports: set[str] = field(default_factory=set)
+    messages: list[str] = field(default_factory=list)
+    """What was reported of workers."""
     job_id: str = ""
     _is_cancelled: bool = False
 
@@ -172,6 +174,8 @@ class Watched:
         for event in self.service.client.watch(self.job_id):
             if event.workers:
                 self._notice(event)
+            if event.kind == "worker":
+                self.messages.append(event.message)
             if event.kind == "progress" and not self._is_cancelled:
                 yield event
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.commits import costs_ms, recovery_s, stalls_ms
-from benchmarks.extras import SETTLE_S, Killer
 from benchmarks.gradwire_system import Mark, Marks
 from benchmarks.models import MODELS, Model
 from benchmarks.report import FLIGHT, MWMS, SHARED, SINGLE, loss_cell, markdown, page, step_table
@@ -136,21 +135,6 @@ def test_a_checkpoint_costs_what_steps_take_longer() -> None:
         now += {10: 0.5, 11: 0.2, 20: 0.3}.get(step, 0.1)
     assert stalls_ms(commits, 10) == pytest.approx([400.0, 200.0])
     assert costs_ms(commits, 10) == pytest.approx([500.0, 200.0])
-
-
-def test_workers_are_killed_in_turn_and_only_when_both_have_worked_for_a_while() -> None:
-    killed: list[int] = []
-    killer = Killer(2, killed.append)
-    assert not killer.is_done(1.0, [7, 8])
-    assert not killer.is_done(1.0 + SETTLE_S, [7, 8])
-    assert killed == [8]
-    assert not killer.is_done(2.0 + SETTLE_S, [7])
-    assert not killer.is_done(3.0 + SETTLE_S, [7, 9])
-    assert not killer.is_done(3.0 + 2 * SETTLE_S, [7, 9])
-    assert killed == [8, 7]
-    assert not killer.is_done(4.0 + 2 * SETTLE_S, [9, 10])
-    assert killer.is_done(4.0 + 3 * SETTLE_S, [9, 10])
-    assert len(killer.died_at) == 2
 
 
 class FakeSystem:
