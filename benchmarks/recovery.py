@@ -112,11 +112,13 @@ class Killer:
     kill: Callable[[int], None]
     died_at: list[float] = field(default_factory=list)
     _settled_since: float | None = None
+    _victim: int = 0
+    """Is still reported for a moment."""
 
     def is_done(self, now_s: float, active: Sequence[int], ready: int) -> bool:
         """Looks at a committed step, and may kill one of the workers that get orders; `ready` are they and the spares.
         Returns whether all kills are done and over."""
-        if ready != self.scene.workers + self.scene.spares:
+        if ready != self.scene.workers + self.scene.spares or self._victim in active:
             self._settled_since = None
             return False
         self._settled_since = self._settled_since or now_s
@@ -126,7 +128,8 @@ class Killer:
             return True
         self._settled_since = None
         self.died_at.append(time.time())
-        self.kill(active[len(self.died_at) % len(active)])
+        self._victim = active[len(self.died_at) % len(active)]
+        self.kill(self._victim)
         return False
 
 

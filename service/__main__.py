@@ -47,4 +47,9 @@ def _wants_json(arguments: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code == 1:  # everything is closed, and Ray's library, which may have lost its Ray, would crash on its way out
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -40,6 +40,8 @@ from service.supervisor import Supervisor
 RPC_GRACE_S = 1.0
 """How long calls that are under way have when the service stops; watchers are told before."""
 
+LOOK_AFTER_ENGINE_S = 1.0
+
 T = TypeVar("T")
 EngineMaker = Callable[[ServiceConfig, StateFolder], Engine]
 
@@ -61,7 +63,7 @@ def run(
     engine_is_up: Callable[[], None] = lambda: None,
     make_engine: EngineMaker = ray_engine,
 ) -> int:
-    """Serves until `stop` is set, or the engine could not be started; returns the process's exit code.
+    """Serves until `stop` is set, the engine is gone, or it could not be started; returns the process's exit code.
 
     `engine_is_up` is called then, on this thread. Raises `WrongSetting` for what turns out wrong only
     now: a port that is taken, a state folder in use.
@@ -72,7 +74,7 @@ def run(
         is_up = coordinator.start_engine()
         if is_up:
             engine_is_up()
-            stop.wait()
+            is_up = coordinator.serve_until(stop)
         log.info("stopping")
     log.info("stopped")
     return 0 if is_up else 1
@@ -178,6 +180,14 @@ class Coordinator:
             return False
         log.info("engine_started", seconds=round(time.monotonic() - started, 1))
         self._supervisor.engine_started()
+        return True
+
+    def serve_until(self, stop: threading.Event) -> bool:
+        """Returns when `stop` is set, or the engine is gone; and whether it is there."""
+        while not stop.wait(LOOK_AFTER_ENGINE_S):
+            if why := self._engine.fault():
+                log.error("engine_lost", why=f"{why}; start the service again, and its jobs go on")
+                return False
         return True
 
     def _stop_engine(self) -> None:

@@ -111,3 +111,6 @@ class Engine(Protocol):
 
     def stages(self) -> str:
         """What the engine is doing to get ready, for people; empty when it is."""
+
+    def fault(self) -> str:
+        """Why the engine is gone for good, for people; empty while it is not. It only remains to stop it."""

@@ -57,6 +57,10 @@ class LateEngine:
         """See `Engine`."""
         return self._engine.stages() if self._engine is not None else "loading Ray"
 
+    def fault(self) -> str:
+        """See `Engine`."""
+        return self._engine.fault() if self._engine is not None else ""
+
     def _started(self) -> Engine:
         if self._engine is None:
             raise RuntimeError("the engine was asked for a process before it was started")

@@ -40,6 +40,12 @@ class Cluster(Protocol):
     def logs(self) -> Path | None:
         """Ray's log folder, if it is on this machine."""
 
+    def fault(self) -> str:
+        """Why it is gone, where it is our own; from any thread."""
+
+    def clear_away(self) -> None:
+        """Removes what is left of it, without a call of Ray's; from any thread."""
+
 
 class RayEngine:
     """Runs trainers and workers as Ray actors. Everything with Ray happens on one thread, which lives from start to
@@ -136,12 +142,19 @@ class RayEngine:
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is None:
             return
+        if self.fault():
+            self._cluster.clear_away()  # any call of Ray's would wait a minute for who is gone, and then abort us
+            return
         if not mailbox.close(self._end, STOP_TIMEOUT_S):
             raise GradwireError(f"Ray did not stop within {STOP_TIMEOUT_S:.0f} s; its processes end with this one")
 
     def stages(self) -> str:
         """What the engine is doing to get ready, for people; empty when it is."""
         return self._launcher.stage() if self._launcher is not None else "starting Ray"
+
+    def fault(self) -> str:
+        """Why Ray is gone, if it is our own and is gone."""
+        return self._cluster.fault()
 
     def _end(self) -> None:
         # Ray starts itself anew for whoever calls it after its end, so nothing may come after this.

@@ -56,6 +56,13 @@ class GivenRay:
         """Somewhere in the cluster."""
         return None
 
+    def fault(self) -> str:
+        """Somebody else looks after it."""
+        return ""
+
+    def clear_away(self) -> None:
+        """Nothing of it is ours."""
+
     def stop(self) -> None:
         """Disconnects; the cluster ends what this process started."""
         ray.shutdown()

@@ -7,6 +7,7 @@ tests/integration/test_cluster.py shows what has to hold at the next.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.node import Node
 from ray._private.parameter import RayParams
@@ -38,6 +39,7 @@ FOLDER_NOTE = "ray_folder"
 MAX_BASE_CHARACTERS = 26
 """Of the folder it is in: our name and Ray's add 81 characters, and the path of a socket has 107 at most."""
 
+VITAL = ("gcs_server", "raylet")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
@@ -148,6 +150,20 @@ class LocalRay:
     def logs(self) -> Path | None:
         """Where Ray's processes write."""
         return Path(self._node.get_logs_dir_path()) if self._node else None
+
+    def fault(self) -> str:
+        """Which of Ray's own processes has ended: without it the rest is of no use."""
+        node = self._node
+        dead = [] if node is None else [kind for kind, process in node.dead_processes() if kind in VITAL]
+        return f"Ray's {' and '.join(dead)} ended" if dead else ""
+
+    def clear_away(self) -> None:
+        """Kills and removes what is left. This process's own part of Ray stays, and has to end with it."""
+        atexit.unregister(worker.shutdown)
+        processes = processes_of(self._node)
+        self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+        end(processes)
+        self._folder.remove()
 
     def stop(self) -> None:
         """Disconnects, ends all of Ray's processes, removes its folder, and restores the environment."""

@@ -108,5 +108,8 @@ class FakeEngine:
     def stop(self) -> None:
         self.is_stopped = True
 
+    def fault(self) -> str:
+        return ""
+
     def stages(self) -> str:
         return self.stage

@@ -11,6 +11,7 @@ def test_workers_are_killed_in_turn_and_only_when_all_have_worked_for_a_while() 
     assert not killer.is_done(1.0, [7, 8], 2)
     assert not killer.is_done(1.0 + SETTLE_S, [7, 8], 2)
     assert killed == [8]
+    assert not killer.is_done(1.5 + 2 * SETTLE_S, [7, 8], 2), "its death is not known yet"
     assert not killer.is_done(2.0 + SETTLE_S, [7], 1)
     assert not killer.is_done(3.0 + SETTLE_S, [7, 9], 2)
     assert not killer.is_done(3.0 + 2 * SETTLE_S, [7, 9], 2)
