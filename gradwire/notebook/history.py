@@ -25,9 +25,9 @@ class Recorder:
     def event(self, event: pb.JobEvent) -> None:
         """Counts and shows one event."""
         if event.kind == "progress" and event.metrics:
-            self._training[event.epoch] = dict(event.metrics)
+            self._training[event.epoch] = dict(sorted(event.metrics.items()))
         elif event.kind == "evaluation":
-            self._validation[event.epoch] = {f"val_{name}": value for name, value in event.metrics.items()}
+            self._validation[event.epoch] = {f"val_{name}": value for name, value in sorted(event.metrics.items())}
             return  # it comes before the epoch's own last numbers, and is shown after them
         elif event.kind == "warning" and self._verbose:
             print(f"\nwarning: {event.message}")
