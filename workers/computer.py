@@ -17,7 +17,13 @@ from workers.rows import Rows
 from workers.seeds import seed_states
 from workers.tree import Node
 
+Parts = tuple[Prepared, ...]
+"""A shard's samples, in micro-batches."""
+
 PIECE_ELEMENTS = 64 * 1024
+
+MICRO_BATCH = 0
+"""The scratch buffer of this size, which no node has, is for micro-batches."""
 
 
 @dataclass(slots=True)
@@ -62,7 +68,7 @@ class Accumulator:
 class NodeComputer:
     """Runs the gradient program for nodes. Belongs to the computing thread."""
 
-    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Prepared], seed: int) -> None:
+    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Parts], seed: int) -> None:
         self._program = program
         self._source = rows.train
         self._schedule = rows.schedule
@@ -70,8 +76,8 @@ class NodeComputer:
         self._seed = seed
         self._layout = program.contribution()
         self._scratch: dict[int, Accumulator] = {}
-        self._counted: dict[tuple[int, int], Prepared] = {}
-        self._constant: dict[int, Prepared] = {}
+        self._counted: dict[tuple[int, int], Parts] = {}
+        self._constant: dict[int, Parts] = {}
         self._times = Times()
         self.phase = "idle"
 
@@ -96,8 +102,10 @@ class NodeComputer:
         counted: list[float] = []
         self._counted.clear()
         for shard in range(node.lo, node.hi):
-            prepared = self._counted[step, shard] = self._samples(step, shard)
-            counted += self._program.denominators(prepared, self._seeds(step, shard))
+            parts = self._counted[step, shard] = self._samples(step, shard)
+            pairs = enumerate(parts)
+            by_part = [self._program.denominators(part, self._seeds(step, shard, number)) for number, part in pairs]
+            counted += [sum(of_head) for of_head in zip(*by_part, strict=True)]
         return tuple(counted)
 
     def _sum(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> None:
@@ -108,26 +116,40 @@ class NodeComputer:
         self._sum(step, left, denominators, into)
         scratch = self._scratch_of(node.size)
         self._sum(step, right, denominators, scratch)
-        started = time.perf_counter()
-        into.add(scratch)
-        self._times.copy_s += time.perf_counter() - started
+        self._add(into, scratch)
 
     def _leaf(self, step: int, shard: int, denominators: tuple[float, ...], into: Accumulator) -> None:
         begun = time.perf_counter()
         self.phase = "data"
-        prepared = self._counted.pop((step, shard), None) or self._samples(step, shard)
-        got = time.perf_counter()
+        parts = self._counted.pop((step, shard), None) or self._samples(step, shard)
         self.phase = "compute"
-        share = Share(prepared.batch.samples, self._schedule.batch_samples(step), denominators, is_first=shard == 0)
-        outputs = self._program.run(prepared, share, self._seeds(step, shard))
-        computed = time.perf_counter()
-        if not into.fill(outputs):
+        self._times.data_s += time.perf_counter() - begun
+        batch_samples, is_finite = self._schedule.batch_samples(step), True
+        for number, part in enumerate(parts):
+            share = Share(part.batch.samples, batch_samples, denominators, is_first=shard == number == 0)
+            place = self._scratch_of(MICRO_BATCH) if number else into
+            is_finite &= self._run(part, share, self._seeds(step, shard, number), place)
+            if number:
+                self._add(into, place)
+        if not is_finite:
             self._require_finite(step, shard, into)
-        self._times.data_s += got - begun
-        self._times.compute_s += computed - got
-        self._times.copy_s += time.perf_counter() - computed
 
-    def _samples(self, step: int, shard: int) -> Prepared:
+    def _run(self, part: Prepared, share: Share, seeds: np.ndarray, into: Accumulator) -> bool:
+        """Computes a micro-batch; returns whether it is finite beyond doubt."""
+        begun = time.perf_counter()
+        outputs = self._program.run(part, share, seeds)
+        computed = time.perf_counter()
+        is_finite = into.fill(outputs)
+        self._times.compute_s += computed - begun
+        self._times.copy_s += time.perf_counter() - computed
+        return is_finite
+
+    def _add(self, into: Accumulator, other: Accumulator) -> None:
+        begun = time.perf_counter()
+        into.add(other)
+        self._times.copy_s += time.perf_counter() - begun
+
+    def _samples(self, step: int, shard: int) -> Parts:
         if not self._schedule.is_constant:
             return self._prefetcher.get(step, shard)
         if shard not in self._constant:
@@ -150,8 +172,8 @@ class NodeComputer:
             wanted += [(step + 1, shard) for shard in present]
         self._prefetcher.expect(wanted)
 
-    def _seeds(self, step: int, shard: int) -> np.ndarray:
-        return seed_states(self._seed, step, shard, len(self._program.variables.seeds))
+    def _seeds(self, step: int, shard: int, part: int) -> np.ndarray:
+        return seed_states(self._seed, step, shard, len(self._program.variables.seeds), part)
 
     def _require_finite(self, step: int, shard: int, into: Accumulator) -> None:
         pairs = zip(self._layout.tensors, into.tensors, strict=True)

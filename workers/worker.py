@@ -18,7 +18,8 @@ from gradwire.progress import ErrorView, Outcome
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from workers.binding import Binding
-from workers.computer import NodeComputer
+from workers.computer import NodeComputer, Parts
+from workers.data.micro_batches import MicroBatches
 from workers.data.prefetch import Prefetcher
 from workers.data.row_order import RowOrder
 from workers.denormals import flush_denormals
@@ -116,15 +117,20 @@ class Worker:
         finally:
             prefetcher.close()
 
-    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher[Prepared]]:
+    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher[Parts]]:
         storage = Storage(self._assignment.storage_url)
         objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
         program = GradientProgram(objective, xla=self._spec.training.xla == "on")
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
-        for samples in rows.schedule.shard_sizes():
+        parts = MicroBatches.of(self._spec.training.accumulation, rows.schedule.shard_capacity)
+        for samples in parts.sizes(rows.schedule.shard_sizes()):
             program.trace(batches.make(np.arange(samples, dtype=np.int64)))
         order = RowOrder(rows.schedule)
-        return program, Prefetcher(lambda step, shard: Prepared.of(batches.make(order.ids(step, shard))))
+
+        def prepare(step: int, shard: int) -> Parts:
+            return tuple(Prepared.of(batches.make(ids)) for ids in parts.split(order.ids(step, shard)))
+
+        return program, Prefetcher(prepare)
 
     def _bind(self, client: ExchangeClient, program: GradientProgram, welcome: Welcome) -> Binding:
         layout = program.variables.layout()

@@ -146,7 +146,9 @@ def _held_back(data: Mapping[Any, Any]) -> Iterator[Violation]:
     """Rules over several fields that pydantic skips when any other field is wrong, or stops at the first of."""
     training, resources, optimizer = (data.get(part) for part in ("training", "resources", "optimizer"))
     if isinstance(training, Mapping):
-        yield from _rules(TrainingSpec, {**_only(training, "globalBatch", "shards"), "epochs": 1}, ("training",))
+        yield from _rules(
+            TrainingSpec, {**_only(training, "globalBatch", "shards", "accumulation"), "epochs": 1}, ("training",)
+        )
         yield from _rules(TrainingSpec, {**_only(training, "epochs", "steps"), "globalBatch": 4}, ("training",))
     if isinstance(resources, Mapping):
         yield from _rules(ResourceSpec, _only(resources, "workers", "minWorkers"), ("resources",))

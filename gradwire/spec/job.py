@@ -208,6 +208,13 @@ class GradientClip(Part):
     limit: Annotated[float, Field(gt=0)]
 
 
+class MovingAverage(Part):
+    """An exponential moving average of the trained weights, which evaluation and export take instead of them."""
+
+    momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """The average's own share in each step; the new weights have the rest."""
+
+
 class EarlyStopping(Part):
     """Stops after `patience` evaluations in which `monitor` did not improve by `min_delta`."""
 
@@ -243,7 +250,9 @@ class TrainingSpec(Part):
     """Variables that the optimiser's weight decay leaves alone."""
     learning_rate_multipliers: dict[Pattern, Multiplier] = Field(default_factory=dict, max_length=MAX_PATTERNS)
     """Factors of the learning rate; 1 for variables that no pattern finds."""
-    accumulation: Literal[1] = 1
+    accumulation: Annotated[int, Field(ge=1, le=65_536)] = 1
+    """Micro-batches that each shard is computed in, one after the other; the batch of a step stays `global_batch`."""
+    moving_average: MovingAverage | None = None
     evaluate_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 0
     """Steps between evaluations; 0 for the end of each epoch."""
     early_stopping: EarlyStopping | None = None
@@ -259,6 +268,9 @@ class TrainingSpec(Part):
             below = self.global_batch - self.global_batch % self.shards
             near = f"{below} or {below + self.shards}" if below else f"{self.shards}"
             raise ValueError(f"globalBatch {self.global_batch} is no multiple of shards {self.shards}; take {near}")
+        capacity = self.global_batch // self.shards
+        if self.accumulation > capacity:
+            raise ValueError(f"accumulation {self.accumulation} is more than the {capacity} samples of a shard")
         return self
 
 
@@ -305,7 +317,7 @@ class JobSpec(Part):
             if self.optimizer.config.get(field) is not None:
                 raise ValueError(f"optimizer.config.{field} is not taken; say it as {instead}")
         if self.optimizer.config.get("use_ema"):
-            raise ValueError("optimizer.config.use_ema is not taken")
+            raise ValueError("optimizer.config.use_ema is not taken; say it as training.movingAverage")
         least, shards = self.resources.min_workers, self.training.shards
         if least > shards:
             raise ValueError(

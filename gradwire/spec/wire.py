@@ -119,9 +119,10 @@ def _source(field: str, source: job.DataSource) -> pb.DataSource:
 
 
 def _training(training: job.TrainingSpec) -> pb.TrainingSpec:
-    clip, stopping = training.gradient_clip, training.early_stopping
+    clip, stopping, average = training.gradient_clip, training.early_stopping, training.moving_average
     parts = {
         "gradient_clip": clip and pb.GradientClip(**dict(clip)),
+        "moving_average": average and pb.MovingAverage(**dict(average)),
         "early_stopping": stopping and pb.EarlyStopping(**dict(stopping)),
         "checkpoint": pb.CheckpointSpec(**dict(training.checkpoint)),
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradwire.errors import JobFailed
 from gradwire.telemetry import STEP_PHASES
+from service.training.average import MovingAverage
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
 from service.training.norm import GradientNorm
@@ -56,6 +57,7 @@ class Loop:
     rounds: Rounds
     weights: Weights
     update: Update
+    average: MovingAverage | None
     summation: Summation
     norm: GradientNorm
     totals: EpochTotals
@@ -128,6 +130,8 @@ class Loop:
         self._look_at_norm(total)
         summed = time.perf_counter()
         self.update.apply(total)
+        if self.average is not None:
+            self.average.update()
         self.weights.merge(self._state_changes())
         applied = time.perf_counter()
         self.step += 1
@@ -186,8 +190,8 @@ class Loop:
     def _evaluate(self) -> None:
         assert self.evaluator is not None  # the caller looked
         self.reporter.update(phase="evaluating")
-        self.weights.load_state()
-        self.eval_metrics = self.evaluator.evaluate()
+        with self.weights.loaded():
+            self.eval_metrics = self.evaluator.evaluate()
         self.reporter.update(phase="training", eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 

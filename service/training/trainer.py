@@ -19,6 +19,7 @@ from gradwire.progress import ErrorView, Outcome, Progress
 from gradwire.spec.digest import spec_digest
 from gradwire.spec.job import MAX_WORKERS, JobSpec
 from gradwire.storage import Storage
+from service.training.average import MovingAverage
 from service.training.blocks import Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.crew import Crew
@@ -68,6 +69,7 @@ class _Model:
     objective: Objective
     variables: ModelVariables
     update: Update
+    average: MovingAverage | None
     weights: Weights
     snapshots: Snapshots
     evaluator: Evaluator | None
@@ -170,7 +172,8 @@ class Trainer:
         evaluator = None
         if rows.validation is not None:
             batches = rows.batches(rows.validation, objective.heads, input_dtypes(objective))
-            batch_size = self._spec.training.global_batch
+            # What a worker cannot hold at once, the trainer need not either.
+            batch_size = -(-self._spec.training.global_batch // self._spec.training.accumulation)
             evaluator = Evaluator(objective, batches, rows.validation.rows, batch_size)
         self._check_monitors(objective)
         weights = Weights(self._server, variables)
@@ -178,8 +181,18 @@ class Trainer:
         make = partial(make_optimizer, self._spec.optimizer, self._spec.training.gradient_clip)
         update = make_update(make, groups, variables, weights, self._blocks)
         self._reporter.update(total_steps=rows.schedule.total_steps)
-        snapshots = Snapshots(Layout.of(weights.layout.tensors + update.layout.tensors))
-        return _Model(rows, objective, variables, update, weights, snapshots, evaluator)
+        average = self._average(variables, weights)
+        saved = [weights.layout, update.layout, *([average.layout] if average else [])]
+        snapshots = Snapshots(Layout.of(tensor for layout in saved for tensor in layout.tensors))
+        return _Model(rows, objective, variables, update, average, weights, snapshots, evaluator)
+
+    def _average(self, variables: ModelVariables, weights: Weights) -> MovingAverage | None:
+        wanted = self._spec.training.moving_average
+        if wanted is None:
+            return None
+        average = MovingAverage(wanted.momentum, variables.trained_paths, weights.values()[0], self._blocks)
+        weights.show(average.views)
+        return average
 
     def _check_monitors(self, objective: Objective) -> None:
         names = EpochTotals([head.output for head in objective.losses], objective.metrics).names
@@ -195,6 +208,8 @@ class Trainer:
         if found.checkpoint is not None:
             model.weights.restore(found.checkpoint.tensors)
             model.update.restore(found.checkpoint.tensors)
+            if model.average is not None:
+                model.average.restore(found.checkpoint.tensors)
             step = found.checkpoint.step
             self._reporter.update(step=step, checkpoint_step=step)
             self._reporter.emit("checkpoint", f"goes on from the checkpoint of step {step}")
@@ -213,7 +228,7 @@ class Trainer:
         saver = Saver(
             writer=writer,
             snapshots=model.snapshots,
-            sources=(model.weights, model.update),
+            sources=(model.weights, model.update, *([model.average] if model.average else [])),
             copy=self._blocks.copy,
             reporter=self._reporter,
             spec_digest=spec_digest(self._spec),
@@ -226,6 +241,7 @@ class Trainer:
             rounds=rounds,
             weights=model.weights,
             update=model.update,
+            average=model.average,
             summation=summation,
             norm=GradientNorm(summation, self._blocks),
             totals=totals,
@@ -267,8 +283,8 @@ class Trainer:
     def _export(self, model: _Model) -> None:
         self._fence.check()
         self._reporter.update(phase="exporting")
-        model.weights.load_state()
-        exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
+        with model.weights.loaded():
+            exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
         for warning in exports.warnings:
             self._reporter.emit("warning", warning)
         self._reporter.update(exports=exports.formats)

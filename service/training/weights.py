@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import keras
 import numpy as np
 
 from service.training.exchange import SharedMemoryServer
@@ -30,6 +32,7 @@ class Weights:
         self._views = self.layout.views(segment.buffer)
         self._by_name = dict(zip(variables.names, self._views, strict=True))
         self._binding: Binding | None = None
+        self._average: Sequence[np.ndarray] | None = None
         self._sections = self.layout.flat(segment.buffer)
         for view, value in zip(self._views, variables.values(), strict=True):
             np.copyto(view, value)
@@ -61,14 +64,28 @@ class Weights:
         end_bytes = min(behind, default=self._sections[0].nbytes)
         return self._sections[0][: end_bytes // 4]
 
-    def load_state(self) -> None:
-        """Sets the state variables of the trainer's model to the buffer's; before evaluating or exporting."""
+    def show(self, average: Sequence[np.ndarray]) -> None:
+        """From now on `loaded` gives the model these instead of the trained variables, in model order."""
+        self._average = average
+        if self._binding is not None:
+            self._binding = Binding(self._variables.bound, [*average, *self.values()[1]])
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """The trainer's model has the buffer's state, and the weights to evaluate or export, until the block ends."""
         if self._binding is not None:
             self._binding.refresh()
+            yield
             return
-        count = len(self._variables.trainable)
-        for view, variable in zip(self._views[count:], self._variables.state, strict=True):
-            variable.assign(view)
+        trained, state = self.values()
+        _assign(self._variables.state, state)
+        if self._average is not None:
+            _assign(self._variables.trainable, self._average)
+        try:
+            yield
+        finally:
+            if self._average is not None:  # the optimiser goes on with the trained ones
+                _assign(self._variables.trainable, trained)
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Sets buffer and model to a checkpoint's tensors, by name."""
@@ -87,3 +104,8 @@ class Weights:
         """Views of the trained variables and of the other state, in model order."""
         count = len(self._variables.trainable)
         return self._views[:count], self._views[count:]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import accepted_names, canonical
 from gradwire.spec.job import KerasObjectSpec, TrainingSpec
+from service.training.average import MovingAverage
 from service.training.blocks import Blocks
 from service.training.fused import FusedUpdate
 from service.training.groups import Groups
@@ -49,6 +50,7 @@ PROPERTIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "decay": ({"weight_decay": 0.01}, {"weightDecayExclude": ["bias$", "norm"]}),
     "clip_value": ({}, {"gradientClip": {"kind": "value", "limit": 0.01}}),
     "clip_norm": ({}, {"gradientClip": {"kind": "norm", "limit": 0.1}}),
+    "clip_global": ({}, {"gradientClip": {"kind": "global_norm", "limit": 0.1}}),
     "groups": (
         {"learning_rate": PIECES},
         {"learningRateMultipliers": MULTIPLIERS, "gradientClip": {"kind": "global_norm", "limit": 0.1}},
@@ -180,6 +182,23 @@ def test_the_bits_are_those_of_keras_and_stay_so_after_a_restart(name: str, opti
     assert isinstance(ours.update, FusedUpdate) == (
         name in ("SGD", "Adam", "AdamW") and "gradientClip" not in PROPERTIES[option][1]
     )
+
+
+def test_the_moving_average_has_the_bits_of_keras(blocks: Blocks) -> None:
+    rng = np.random.default_rng(7)
+    variables = variables_of().trainable
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.97)
+    optimizer.build(list(variables))
+    apply = tf.function(lambda *gradients: optimizer.apply(list(gradients), list(variables)), autograph=False)
+    weights = [variable.numpy().copy() for variable in variables]
+    average = MovingAverage(0.97, list(SHAPES), weights, blocks)
+    for _ in range(STEPS):
+        apply(*[tf.constant(rng.standard_normal(shape), tf.float32) for shape in SHAPES.values()])
+        for view, variable in zip(weights, variables, strict=True):
+            np.copyto(view, variable.numpy())
+        average.update()
+        for view, theirs in zip(average.views, optimizer._model_variables_moving_average, strict=True):
+            assert view.tobytes() == theirs.numpy().tobytes()
 
 
 def test_patterns_that_find_nothing_or_contradict_each_other_are_refused() -> None:

@@ -56,6 +56,11 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
             "training.learningRateMultipliers.encoder",
             "must not be 0; to freeze a layer, set its trainable=False",
         ),
+        (
+            {"training": {"globalBatch": 8, "epochs": 1, "accumulation": 3}},
+            "training",
+            "accumulation 3 is more than the 2 samples of a shard",
+        ),
         ({"name": ""}, "name", "must not be empty"),
         ({"name": "a" * 101}, "name", "must have at most 100 characters, not '" + "a" * 59 + "…"),
         ({"name": "-a"}, "name", "must begin with a letter, a digit or _"),

@@ -52,6 +52,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "gradientClip": st.fixed_dictionaries({"kind": st.just("norm"), "limit": st.floats(1e-9, 1e9)}),
             "weightDecayExclude": st.lists(st.sampled_from(["bias", "norm/", "^a$"]), max_size=2),
             "learningRateMultipliers": st.dictionaries(st.sampled_from(["bias", "head"]), st.floats(1e-9, 9)),
+            "accumulation": counts(3),
+            "movingAverage": st.fixed_dictionaries({}, optional={"momentum": st.floats(0.1, 0.9)}),
             "evaluateEvery": counts(least=0),
             "earlyStopping": st.fixed_dictionaries(
                 {"patience": counts(10_000)}, optional={"monitor": NAMES, "minDelta": st.floats(0, 9)}

@@ -496,6 +496,7 @@ class TrainingSpec(_message.Message):
     DISCONNECTED_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_EXCLUDE_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_MULTIPLIERS_FIELD_NUMBER: _builtins.int
+    MOVING_AVERAGE_FIELD_NUMBER: _builtins.int
     global_batch: _builtins.int
     """Samples per optimiser step, over all shards."""
     epochs: _builtins.int
@@ -510,7 +511,7 @@ class TrainingSpec(_message.Message):
     xla: _builtins.str
     """"off" or "on" """
     accumulation: _builtins.int
-    """Micro-batches per optimiser step."""
+    """Micro-batches that each shard is computed in, one after the other."""
     evaluate_every: _builtins.int
     """Steps between evaluations; 0 for the end of each epoch."""
     on_nonfinite: _builtins.str
@@ -531,6 +532,8 @@ class TrainingSpec(_message.Message):
     def learning_rate_multipliers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Regular expressions for the paths of variables, and their factors of the learning rate."""
 
+    @_builtins.property
+    def moving_average(self) -> Global___MovingAverage: ...
     def __init__(
         self,
         *,
@@ -551,10 +554,11 @@ class TrainingSpec(_message.Message):
         disconnected: _builtins.float = ...,
         weight_decay_exclude: _abc.Iterable[_builtins.str] | None = ...,
         learning_rate_multipliers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        moving_average: Global___MovingAverage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_clip", b"gradient_clip", "length", b"length", "steps", b"steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_clip", b"gradient_clip", "length", b"length", "moving_average", b"moving_average", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "learning_rate_multipliers", b"learning_rate_multipliers", "length", b"length", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "steps", b"steps", "strategy", b"strategy", "weight_decay_exclude", b"weight_decay_exclude", "xla", b"xla"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "learning_rate_multipliers", b"learning_rate_multipliers", "length", b"length", "moving_average", b"moving_average", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "steps", b"steps", "strategy", b"strategy", "weight_decay_exclude", b"weight_decay_exclude", "xla", b"xla"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_length: _TypeAlias = _typing.Literal["epochs", "steps"]  # noqa: Y015
     _WhichOneofArgType_length: _TypeAlias = _typing.Literal["length", b"length"]  # noqa: Y015
@@ -584,6 +588,26 @@ class GradientClip(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GradientClip: _TypeAlias = GradientClip  # noqa: Y015
+
+@_typing.final
+class MovingAverage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    momentum: _builtins.float
+    """The average's own share in each step."""
+    def __init__(
+        self,
+        *,
+        momentum: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["momentum", b"momentum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MovingAverage: _TypeAlias = MovingAverage  # noqa: Y015
 
 @_typing.final
 class EarlyStopping(_message.Message):
