@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwire.errors import JobFailed
+from gradwire.spec.job import TrainingSpec
 from workers.data.prefetch import Prefetcher
 from workers.layout import Layout
 from workers.program import LOSS, GradientProgram, Prepared, Share
@@ -33,6 +34,14 @@ class Times:
     data_s: float = 0.0
     compute_s: float = 0.0
     copy_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTerms:
+    """What a shard has to know of its batch besides its own samples: the same in every order of a step."""
+
+    denominators: tuple[float, ...] = ()
+    loss_scale: float = 1.0
 
 
 class Accumulator:
@@ -68,12 +77,16 @@ class Accumulator:
 class NodeComputer:
     """Runs the gradient program for nodes. Belongs to the computing thread."""
 
-    def __init__(self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Parts], seed: int) -> None:
+    def __init__(
+        self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Parts], training: TrainingSpec
+    ) -> None:
         self._program = program
         self._source = rows.train
         self._schedule = rows.schedule
         self._prefetcher = prefetcher
-        self._seed = seed
+        self._seed = training.seed
+        self._skips = training.on_nonfinite == "skip"
+        self._is_scaling = training.precision == "mixed_float16"
         self._layout = program.contribution()
         self._scratch: dict[int, Accumulator] = {}
         self._counted: dict[tuple[int, int], Parts] = {}
@@ -86,15 +99,15 @@ class NodeComputer:
         """How often the programs have been traced so far."""
         return self._program.traces
 
-    def compute(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> Times:
+    def compute(self, step: int, node: Node, batch: BatchTerms, into: Accumulator) -> Times:
         """Writes a node's contribution.
 
         Raises:
-            JobFailed: a loss or gradient is not finite (code `nonfinite`).
+            JobFailed: a loss or gradient is not finite, and the job does not skip such steps (code `nonfinite`).
         """
         self._times = Times()
         self._prepare_next(step, node)
-        self._sum(step, node, denominators, into)
+        self._sum(step, node, batch, into)
         return self._times
 
     def denominators(self, step: int, node: Node) -> tuple[float, ...]:
@@ -108,17 +121,17 @@ class NodeComputer:
             counted += [sum(of_head) for of_head in zip(*by_part, strict=True)]
         return tuple(counted)
 
-    def _sum(self, step: int, node: Node, denominators: tuple[float, ...], into: Accumulator) -> None:
+    def _sum(self, step: int, node: Node, batch: BatchTerms, into: Accumulator) -> None:
         if node.is_leaf:
-            self._leaf(step, node.lo, denominators, into)
+            self._leaf(step, node.lo, batch, into)
             return
         left, right = node.children()
-        self._sum(step, left, denominators, into)
+        self._sum(step, left, batch, into)
         scratch = self._scratch_of(node.size)
-        self._sum(step, right, denominators, scratch)
+        self._sum(step, right, batch, scratch)
         self._add(into, scratch)
 
-    def _leaf(self, step: int, shard: int, denominators: tuple[float, ...], into: Accumulator) -> None:
+    def _leaf(self, step: int, shard: int, batch: BatchTerms, into: Accumulator) -> None:
         begun = time.perf_counter()
         self.phase = "data"
         parts = self._counted.pop((step, shard), None) or self._samples(step, shard)
@@ -126,13 +139,14 @@ class NodeComputer:
         self._times.data_s += time.perf_counter() - begun
         batch_samples, is_finite = self._schedule.batch_samples(step), True
         for number, part in enumerate(parts):
-            share = Share(part.batch.samples, batch_samples, denominators, is_first=shard == number == 0)
+            is_first = shard == number == 0
+            share = Share(part.batch.samples, batch_samples, batch.denominators, is_first, batch.loss_scale)
             place = self._scratch_of(MICRO_BATCH) if number else into
             is_finite &= self._run(part, share, self._seeds(step, shard, number), place)
             if number:
                 self._add(into, place)
         if not is_finite:
-            self._require_finite(step, shard, into)
+            self._look(step, shard, into)
 
     def _run(self, part: Prepared, share: Share, seeds: np.ndarray, into: Accumulator) -> bool:
         """Computes a micro-batch; returns whether it is finite beyond doubt."""
@@ -175,10 +189,13 @@ class NodeComputer:
     def _seeds(self, step: int, shard: int, part: int) -> np.ndarray:
         return seed_states(self._seed, step, shard, len(self._program.variables.seeds), part)
 
-    def _require_finite(self, step: int, shard: int, into: Accumulator) -> None:
+    def _look(self, step: int, shard: int, into: Accumulator) -> None:
+        """Fails the job, or flags the contribution, if a number is not finite."""
         pairs = zip(self._layout.tensors, into.tensors, strict=True)
         names = [tensor.name for tensor, values in pairs if not np.isfinite(values).all()]
-        if names:
+        if names and self._may_skip(names):
+            into.tensors[-1][...] = 1.0
+        elif names:
             ids = self._source.file_rows(self._schedule.ids(step, shard))
             raise JobFailed(
                 f"{_reading(names)} not finite in step {step + 1}, shard {shard}, rows {_few(ids)} of "
@@ -187,6 +204,14 @@ class NodeComputer:
                 code="nonfinite",
                 details="\n".join(names),
             )
+
+    def _may_skip(self, names: list[str]) -> bool:
+        """A smaller loss scale can only mend gradients."""
+        return self._skips or (self._is_scaling and all(map(_is_gradient, names)))
+
+
+def _is_gradient(name: str) -> bool:
+    return name.startswith("gradient/")
 
 
 def _reading(names: list[str]) -> str:

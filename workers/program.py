@@ -25,6 +25,9 @@ from workers.models.heads import Heads, pack_inputs, unpack_outputs
 from workers.purity import check_pure
 from workers.variables import ModelVariables
 
+NONFINITE = "nonfinite"
+"""Only in contributions of jobs that skip steps: float64 of shape (1,), how many shards were not finite."""
+
 MAX_KEPT = 64
 """Kinds of shards (first or not, full or not) whose scalars are kept as tensors."""
 
@@ -54,6 +57,8 @@ class Share:
     batch_samples: int
     denominators: tuple[float, ...]
     is_first: bool
+    loss_scale: float = 1.0
+    """What the loss is multiplied by for the backward pass, and the gradients are divided by after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,18 @@ class GradientProgram:
     Args:
         objective: the model, built.
         xla: whether to compile by XLA; part of the numerics.
+        is_scaling: whether shards have a loss scale.
+        is_flagged: whether contributions have a place for `NONFINITE`.
     """
 
-    def __init__(self, objective: Objective, *, xla: bool = False) -> None:
+    def __init__(
+        self, objective: Objective, *, xla: bool = False, is_scaling: bool = False, is_flagged: bool = False
+    ) -> None:
         self._objective = objective
         self._variables = ModelVariables.of(objective.model)
         self._xla = xla
+        self._is_scaling = is_scaling
+        self._is_flagged = is_flagged
         self._traces: dict[int, Concrete] = {}
         self._counts: dict[int, Concrete] = {}
         self._kinds: tuple[Terms, ...] = ()
@@ -111,8 +122,8 @@ class GradientProgram:
 
         def step(*flat: Any) -> list[Any]:
             self.traces += 1
-            inputs, labels, weights = _named(groups, flat[:-4])
-            return self._step(inputs, labels, weights, *flat[-4:])
+            inputs, labels, weights = _named(groups, flat[: -len(scalars)])
+            return self._step(inputs, labels, weights, *flat[-len(scalars) :])
 
         def count(*flat: Any) -> list[Any]:
             self.traces += 1
@@ -120,8 +131,9 @@ class GradientProgram:
             return [self._count(inputs, labels, weights, flat[-1])]
 
         function = tf.function(step, jit_compile=self._xla, autograph=False)
-        share, first = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.bool)
-        concrete = function.get_concrete_function(*specs, seeds, scales, share, first)
+        number = tf.TensorSpec((), tf.float32)
+        scalars = [seeds, scales, number, tf.TensorSpec((), tf.bool), *[number] * self._is_scaling]
+        concrete = function.get_concrete_function(*specs, *scalars)
         known = [variable._value for variable in self._variables.bound + self._variables.seeds]
         check_pure(concrete, known, {layer.name for layer in self._objective.model._flatten_layers()})
         self._traces[batch.samples] = Concrete(concrete)
@@ -140,7 +152,9 @@ class GradientProgram:
             state = variables.state[index]
             name = variables.names[len(variables.trainable) + index]
             tensors.append(Tensor(name, tuple(int(n) for n in state.shape), str(state.dtype)))
-        return Layout.of([*tensors, *self._objective.metrics.tensors, Tensor(LOSS, (1 + len(self._kinds),), "float64")])
+        flags = [Tensor(NONFINITE, (1,), "float64")] * self._is_flagged
+        losses = Tensor(LOSS, (1 + len(self._kinds),), "float64")
+        return Layout.of([*tensors, *self._objective.metrics.tensors, losses, *flags])
 
     def run(self, prepared: Prepared, share: Share, seeds: np.ndarray) -> list[np.ndarray]:
         """One shard's contribution, tensor by tensor of the layout; not to be written to.
@@ -176,7 +190,8 @@ class GradientProgram:
         found = self._kept.get(share)
         if found is None:
             part = tf.constant(share.samples / share.batch_samples, tf.float32)
-            found = (tf.constant(self._scales(share)), part, tf.constant(share.is_first))
+            scale = [tf.constant(share.loss_scale, tf.float32)] * self._is_scaling
+            found = (tf.constant(self._scales(share)), part, tf.constant(share.is_first), *scale)
             if not share.denominators and len(self._kept) < MAX_KEPT:
                 self._kept[share] = found
         return found
@@ -191,7 +206,9 @@ class GradientProgram:
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             outputs = model(pack_inputs(model, inputs), training=True)
         # Outside the scope, where regularisers see the variables themselves; in it they would see only mapped ones.
-        added = [*scope.losses, *model._get_regularization_losses()]
+        # Under a mixed policy those of layers may be of a smaller dtype.
+        floatx = keras.backend.floatx()
+        added = [tf.cast(loss, floatx) for loss in (*scope.losses, *model._get_regularization_losses())]
         return unpack_outputs(model, outputs), tf.add_n(added) if added else None, scope
 
     def _terms(self, outputs: Mapping[str, Any], labels: Mapping[str, Any], weights: Mapping[str, Any]) -> list[Terms]:
@@ -209,7 +226,7 @@ class GradientProgram:
         return tf.stack([tf.cast(term.denominator, tf.float64) for term in terms if term.kind == "exchanged"])
 
     def _step(
-        self, inputs: Any, labels: Any, weights: Any, seeds: Any, scales: Any, share: Any, first: Any
+        self, inputs: Any, labels: Any, weights: Any, seeds: Any, scales: Any, share: Any, first: Any, *loss_scale: Any
     ) -> list[Any]:
         with tf.GradientTape() as tape:
             outputs, added, scope = self._forward(inputs, seeds)
@@ -219,10 +236,18 @@ class GradientProgram:
             if added is not None:
                 parts.append(added * tf.cast(share, added.dtype))
             total = tf.add_n(parts)
-        gradients = self._gradients(tape, total)
+            target = total * loss_scale[0] if loss_scale else total
+        gradients = self._gradients(tape, target)
+        if loss_scale:
+            gradients = [gradient / tf.cast(loss_scale[0], gradient.dtype) for gradient in gradients]
         changes = self._changes(scope, share, first)
         counts = self._objective.metrics.count(labels, outputs)
-        return [*gradients, *changes, *counts, tf.stack([tf.cast(value, tf.float64) for value in (total, *losses)])]
+        flags = [tf.zeros((1,), tf.float64)] * self._is_flagged  # whoever sees the results sets it
+        return [
+            *[*gradients, *changes, *counts],
+            tf.stack([tf.cast(value, tf.float64) for value in (total, *losses)]),
+            *flags,
+        ]
 
     def _gradients(self, tape: tf.GradientTape, total: Any) -> list[Any]:
         targets = [variable._value for variable in self._variables.trainable]

@@ -18,7 +18,7 @@ from gradwire.progress import ErrorView, Outcome
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from workers.binding import Binding
-from workers.computer import NodeComputer, Parts
+from workers.computer import BatchTerms, NodeComputer, Parts
 from workers.data.micro_batches import MicroBatches
 from workers.data.prefetch import Prefetcher
 from workers.data.row_order import RowOrder
@@ -110,7 +110,7 @@ class Worker:
             if not isinstance(welcome, Welcome):
                 return Outcome(state="CANCELLED")
             binding = self._bind(client, program, welcome)
-            computer = NodeComputer(program, rows, prefetcher, self._spec.training.seed)
+            computer = NodeComputer(program, rows, prefetcher, self._spec.training)
             slots = self._get_ready(client, program, trace_s)
             self._computer = computer
             return self._obey(client, computer, binding, slots)
@@ -120,7 +120,14 @@ class Worker:
     def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher[Parts]]:
         storage = Storage(self._assignment.storage_url)
         objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
-        program = GradientProgram(objective, xla=self._spec.training.xla == "on")
+        training = self._spec.training
+        is_scaling = training.precision == "mixed_float16"
+        program = GradientProgram(
+            objective,
+            xla=training.xla == "on",
+            is_scaling=is_scaling,
+            is_flagged=is_scaling or training.on_nonfinite == "skip",
+        )
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         parts = MicroBatches.of(self._spec.training.accumulation, rows.schedule.shard_capacity)
         for samples in parts.sizes(rows.schedule.shard_sizes()):
@@ -162,9 +169,10 @@ class Worker:
                     return _let_go(client)
                 case Dismiss():
                     return Outcome(state="SUCCEEDED")
-                case Work(key=key, denominators=denominators):
+                case Work(key=key):
                     binding.refresh()
-                    times = computer.compute(key.step, key.node, denominators, slots[key.slot])
+                    terms = BatchTerms(word.denominators, word.loss_scale)
+                    times = computer.compute(key.step, key.node, terms, slots[key.slot])
                     computer.phase = "exchange"
                     client.send(Done(key, times.data_s, times.compute_s, times.copy_s))
                 case Count(key=key):

@@ -243,7 +243,8 @@ class TrainingSpec(Part):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 4
     strategy: Literal["sync"] = "sync"
-    precision: Literal["float32"] = "float32"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """What layers compute in; weights stay float32. mixed_float16 scales losses, and skips steps that overflow."""
     xla: Literal["off", "on"] = "off"
     gradient_clip: GradientClip | None = None
     weight_decay_exclude: list[Pattern] = Field(default_factory=list, max_length=MAX_PATTERNS)
@@ -257,7 +258,8 @@ class TrainingSpec(Part):
     """Steps between evaluations; 0 for the end of each epoch."""
     early_stopping: EarlyStopping | None = None
     checkpoint: CheckpointSpec = CheckpointSpec()
-    on_nonfinite: Literal["fail"] = "fail"
+    on_nonfinite: Literal["fail", "skip"] = "fail"
+    """What becomes of a step whose loss or gradient is not finite: skip leaves everything as it was before."""
     disconnected: Literal[0] = 0
 
     @model_validator(mode="after")

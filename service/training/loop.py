@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradwire.errors import JobFailed
 from gradwire.telemetry import STEP_PHASES
 from service.training.average import MovingAverage
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
+from service.training.guard import Guard
 from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
 from service.training.rounds import Contribution, Rounds
@@ -58,6 +58,7 @@ class Loop:
     weights: Weights
     update: Update
     average: MovingAverage | None
+    guard: Guard
     summation: Summation
     norm: GradientNorm
     totals: EpochTotals
@@ -75,6 +76,7 @@ class Loop:
     _window_started: float = 0.0
     _reported_at: float = 0.0
     _is_save_overdue: bool = False
+    _told_skipped: int = 0
 
     def run(self) -> None:
         """Trains to the end, or to an early stop.
@@ -101,6 +103,9 @@ class Loop:
         """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""
         self.step = self.saved_step = checkpoint.step
         self.stopper.restore(checkpoint.totals["stopper"])
+        if "guard" in checkpoint.totals:
+            self.guard.restore(checkpoint.totals["guard"])
+            self._told_skipped = self.guard.skipped
         is_within_epoch = self.step % self.schedule.steps_per_epoch > 0
         if is_within_epoch or self._is_over:
             self.totals.restore(checkpoint.totals)
@@ -115,7 +120,7 @@ class Loop:
         return self.step >= self.schedule.total_steps or self.stopper.is_over
 
     def _begin(self) -> None:
-        self.rounds.begin(self.step, self._shards(self.step))
+        self.rounds.begin(self.step, self._shards(self.step), self.guard.scale)
         self.update.prepare()
 
     def _commit(self) -> Committed:
@@ -126,13 +131,13 @@ class Loop:
         sections = {node: self._sections(item) for node, item in contributions.items()}
         total = StepSum(Node(0, self._shards(self.step)), sections)
         self.summation.add_up(total)
-        self._require_finite_loss()
         self._look_at_norm(total)
         summed = time.perf_counter()
-        self.update.apply(total)
-        if self.average is not None:
-            self.average.update()
-        self.weights.merge(self._state_changes())
+        if self.guard.accepts(self.step, self.summation.tensors):
+            self.update.apply(total)
+            if self.average is not None:
+                self.average.update()
+            self.weights.merge(self._state_changes())
         applied = time.perf_counter()
         self.step += 1
         return Committed(contributions, gathered - started, summed - gathered, applied - summed)
@@ -179,13 +184,8 @@ class Loop:
 
     def _look_at_norm(self, total: StepSum) -> None:
         norm = self.norm.look(total)
-        if norm is not None:
+        if norm is not None and math.isfinite(norm):  # that of a skipped step is not
             self.reporter.meter.gradient_norm = norm
-
-    def _require_finite_loss(self) -> None:
-        """Workers check their shards; a sum of finite numbers can still overflow."""
-        if not math.isfinite(float(self.summation.tensors[LOSS][0])):
-            raise JobFailed(f"the summed loss of step {self.step + 1} is not finite", code="nonfinite")
 
     def _evaluate(self) -> None:
         assert self.evaluator is not None  # the caller looked
@@ -197,7 +197,7 @@ class Loop:
 
     def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:
         started = time.perf_counter()
-        totals = self.totals.arrays() | {"stopper": self.stopper.array()}
+        totals = self.totals.arrays() | {"stopper": self.stopper.array(), "guard": self.guard.array()}
         is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)
         self._is_save_overdue = not is_saved
         self.reporter.meter.saved(time.perf_counter() - started)
@@ -214,7 +214,8 @@ class Loop:
         The slowest worker's data and computing count, since workers run beside each other; the rest is exchange.
         """
         samples = self.schedule.batch_samples(self.step - 1)
-        self.totals.add(self.summation.tensors, samples)
+        if math.isfinite(float(self.summation.tensors[LOSS][0])):  # that of a skipped step may not be
+            self.totals.add(self.summation.tensors, samples)
         self._examples += samples
         by_worker: dict[str, tuple[float, float]] = {}
         for item in committed.contributions.values():
@@ -238,4 +239,7 @@ class Loop:
         self.reporter.meter.learning_rate = self.update.learning_rate()
         self.reporter.update(step=self.step, epoch=self._epoch(), workers=workers, **values)
         self.reporter.emit("progress", f"step {self.step} of {self.schedule.total_steps}", **values)
+        if self.guard.skipped > self._told_skipped:
+            self._told_skipped = self.guard.skipped
+            self.reporter.emit("warning", f"gradients were not finite up to step {self.step}: {self.guard}")
         self._reported_at = now

@@ -57,11 +57,13 @@ class Rounds:
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _round: Round | None = None
     _sent_versions: dict[str, int] = field(default_factory=dict)
+    _loss_scale: float = 1.0
 
-    def begin(self, step: int, shards: int) -> None:
+    def begin(self, step: int, shards: int, loss_scale: float = 1.0) -> None:
         """Gives out the first orders of a step. Until `collect` returns nobody may write the weights."""
+        self._loss_scale = loss_scale
         is_counting = self.crew.terms is not None and self.crew.terms.exchanged_heads > 0
-        self._round = self._start(step, shards, Count if is_counting else Work)
+        self._round = self._start(step, shards, Count if is_counting else self._work)
 
     def collect(self) -> dict[Node, Contribution]:
         """The contributions that make up the batch of the step that was begun."""
@@ -69,7 +71,7 @@ class Rounds:
         dispatch = under_way.dispatch
         if under_way.word is Count:
             denominators = self._count()
-            self._round = self._start(dispatch.step, dispatch.shards, lambda key: Work(key, denominators))
+            self._round = self._start(dispatch.step, dispatch.shards, lambda key: self._work(key, denominators))
         contributions: dict[Node, Contribution] = {}
 
         def take(said: Said) -> Key | None:
@@ -82,6 +84,9 @@ class Rounds:
 
         dispatch = self._finish(take)
         return {node: contributions[node] for node in dispatch.done}
+
+    def _work(self, key: Key, denominators: tuple[float, ...] = ()) -> Work:
+        return Work(key, denominators, self._loss_scale)
 
     def _count(self) -> tuple[float, ...]:
         """The denominators of the whole batch, for each head that needs them exchanged."""

@@ -29,6 +29,7 @@ from service.training.exchange import SharedMemoryServer
 from service.training.export import export_model
 from service.training.fence import Fence
 from service.training.groups import Groups
+from service.training.guard import Guard
 from service.training.loop import Loop
 from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
@@ -45,11 +46,15 @@ from workers.denormals import flush_denormals
 from workers.exchange.messages import Welcome
 from workers.layout import Layout
 from workers.models.objects import make_optimizer
+from workers.models.precision import exceptions
 from workers.objective import input_dtypes, make_objective
 from workers.program import Objective
 from workers.rows import Rows
 from workers.source_code import failure_within
 from workers.variables import ModelVariables
+
+MAX_SHOWN = 10
+"""Layers in a message."""
 
 SUCCESSOR_S = 1.0
 """How often a trainer without workers asks whether a newer one has been started."""
@@ -168,6 +173,7 @@ class Trainer:
         """Everything that needs no worker, and every error that can be found without one."""
         rows = Rows.open(self._spec, self._assignment)
         objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
+        self._warn_of_precision(objective)
         variables = ModelVariables.of(objective.model)
         evaluator = None
         if rows.validation is not None:
@@ -193,6 +199,13 @@ class Trainer:
         average = MovingAverage(wanted.momentum, variables.trained_paths, weights.values()[0], self._blocks)
         weights.show(average.views)
         return average
+
+    def _warn_of_precision(self, objective: Objective) -> None:
+        policy = self._spec.training.precision
+        others = exceptions(objective.model, policy)
+        if others:
+            shown = ", ".join(others[:MAX_SHOWN]) + ", …" * (len(others) > MAX_SHOWN)
+            self._reporter.emit("warning", f"these layers do not compute as training.precision {policy} says: {shown}")
 
     def _check_monitors(self, objective: Objective) -> None:
         names = EpochTotals([head.output for head in objective.losses], objective.metrics).names
@@ -242,6 +255,7 @@ class Trainer:
             weights=model.weights,
             update=model.update,
             average=model.average,
+            guard=Guard(training),
             summation=summation,
             norm=GradientNorm(summation, self._blocks),
             totals=totals,

@@ -189,8 +189,13 @@ def test_the_moving_average_has_the_bits_of_keras(blocks: Blocks) -> None:
     variables = variables_of().trainable
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.97)
     optimizer.build(list(variables))
-    apply = tf.function(lambda *gradients: optimizer.apply(list(gradients), list(variables)), autograph=False)
-    weights = [variable.numpy().copy() for variable in variables]
+
+    @tf.function(autograph=False)
+    def apply(*gradients: Any) -> Any:
+        optimizer.apply(list(gradients), list(variables))
+        return tf.zeros(())
+
+    weights = [np.array(variable.numpy()) for variable in variables]
     average = MovingAverage(0.97, list(SHAPES), weights, blocks)
     for _ in range(STEPS):
         apply(*[tf.constant(rng.standard_normal(shape), tf.float32) for shape in SHAPES.values()])

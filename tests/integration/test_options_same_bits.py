@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from gradwire.storage import Storage
 from service.training.checkpoint import Checkpoint, CheckpointFolder
-from tests.integration.cases import convolutional, several_heads, spec_of, write_npz
+from tests.integration.cases import Case, convolutional, several_heads, spec_of, write_npz
 from tests.integration.lab import Result, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
@@ -22,15 +23,33 @@ STEPS = 9
 OPTIONS: dict[str, dict[str, Any]] = {
     "accumulation": {"accumulation": 3},
     "moving_average": {"movingAverage": {"momentum": 0.9}},
+    "bfloat16": {"precision": "mixed_bfloat16"},
+    "float16": {"precision": "mixed_float16"},
+    "skip": {"onNonfinite": "skip"},
     "groups": {"learningRateMultipliers": {"first": 0.5, "digit": 2.0}, "weightDecayExclude": ["bias", "norm"]},
 }
 ADAMW = {"name": "AdamW", "config": {"weight_decay": 0.01}}
 
 
+LARGE_LOSS = 300.0
+"""By so much that float16 overflows at first, until the loss scale has been halved a few times."""
+
+
+def case_of(option: str) -> Case:
+    case = convolutional(has_state=True)
+    if option == "float16":
+        return replace(case, name="float16", loss={"digit": {**case.loss["digit"], "weight": LARGE_LOSS}})
+    if option == "skip":
+        case.inputs["image"][17] = 3e38  # a finite number, with which nothing else stays finite
+        return replace(case, name="skip")
+    return case
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("options_same_bits")
-    write_npz(convolutional(has_state=True), made / "convolutional.npz")
+    for option in ("", "float16", "skip"):
+        write_npz(case_of(option), made / f"{case_of(option).name}.npz")
     write_npz(several_heads(), made / "several_heads.npz")
     return made
 
@@ -53,7 +72,8 @@ def last_checkpoint(folder: Path, job_id: str) -> Checkpoint:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_has_one_result_for_1_2_and_4_workers_and_a_resume(option: str, folder: Path) -> None:
     def start(workers: int, steps: int, job_id: str, generation: int = 1) -> Result:
-        return trained(folder, workers, steps, job_id, generation=generation, training=OPTIONS[option], optimizer=ADAMW)
+        spec: dict[str, Any] = {"case": case_of(option), "training": OPTIONS[option], "optimizer": ADAMW}
+        return trained(folder, workers, steps, job_id, generation=generation, **spec)
 
     whole = start(1, STEPS, f"{option}whole")
     start(2, 4, f"{option}parts")
@@ -63,6 +83,25 @@ def test_an_option_has_one_result_for_1_2_and_4_workers_and_a_resume(option: str
     ours, theirs = (last_checkpoint(folder, f"{option}{kind}").tensors for kind in ("whole", "parts"))
     assert [name for name in ours if ours[name].tobytes() != theirs[name].tobytes()] == []
     assert ours.keys() == theirs.keys()
+    skipped = [event.message for event in whole.progress.events if "skipped so far" in event.message]
+    assert bool(skipped) == (option in ("float16", "skip"))
+
+
+def test_a_mixed_precision_is_near_to_float32_and_not_it(folder: Path) -> None:
+    """Layers of a config compute in it; weights, optimiser and loss do not."""
+    exact = trained(folder, 1, STEPS, "exact", training={})
+    mixed = trained(folder, 1, STEPS, "mixed", training=OPTIONS["bfloat16"])
+    assert mixed.digest != exact.digest
+    assert mixed.progress.snapshot.metrics == pytest.approx(exact.progress.snapshot.metrics, rel=0.02)
+    tensors = last_checkpoint(folder, "mixed").tensors
+    assert {value.dtype.name for value in tensors.values()} == {"float32", "int64"}
+    assert not [event.message for event in mixed.progress.events if event.kind == "warning"]
+
+
+def test_a_step_that_is_not_finite_fails_a_job_that_does_not_skip(folder: Path) -> None:
+    result = run(spec_of(case_of("skip"), "server:skip.npz", training={"steps": STEPS}), folder, 1)
+    assert result.outcome.error is not None
+    assert result.outcome.error.code == "nonfinite"
 
 
 def test_micro_batches_add_up_to_their_shard(folder: Path) -> None:

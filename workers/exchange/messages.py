@@ -53,14 +53,17 @@ class Work:
 
     key: Key
     denominators: tuple[float, ...] = ()
+    loss_scale: float = 1.0
+    """What the loss is multiplied by for the backward pass; the same for all nodes of a step."""
 
     def body(self) -> bytes:
-        return self.key.pack() + struct.pack(f"<{len(self.denominators)}d", *self.denominators)
+        return self.key.pack() + struct.pack(f"<{1 + len(self.denominators)}d", self.loss_scale, *self.denominators)
 
     @classmethod
     def parse(cls, body: bytes) -> Work:
         count = (len(body) - _KEY.size) // 8
-        return cls(Key.unpack(body), struct.unpack_from(f"<{count}d", body, _KEY.size))
+        scale, *denominators = struct.unpack_from(f"<{count}d", body, _KEY.size)
+        return cls(Key.unpack(body), tuple(denominators), scale)
 
 
 @dataclass(frozen=True, slots=True)

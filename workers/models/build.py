@@ -16,6 +16,7 @@ from gradwire.keras_gate import violations_of_text
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from workers.models.archive_door import archive_config, load_archive
+from workers.models.precision import with_policy
 from workers.models.python_door import call_function
 
 OWN_STEP = ("train_step", "compute_loss")
@@ -33,12 +34,14 @@ def build_model(spec: JobSpec, assignment: Assignment, storage: Storage) -> kera
             model that overrides train_step or compute_loss; `model_archive` for an archive that is none.
     """
     keras.utils.set_random_seed(spec.training.seed)
+    policy = spec.training.precision
+    keras.config.set_dtype_policy(policy)
     _import_trusted(assignment.trust)
     if spec.model.keras is not None:
-        model = _from_config(spec.model.keras, assignment.trust, "model.keras")
+        model = _from_config(spec.model.keras, assignment.trust, "model.keras", policy)
     elif spec.model.archive is not None:
         config = archive_config(spec.model.archive, assignment, storage)
-        model = _from_config(config, assignment.trust, "model.archive")
+        model = _from_config(config, assignment.trust, "model.archive", policy)
     elif spec.model.python is not None:
         model = call_function(spec, assignment, storage)
     else:
@@ -51,13 +54,15 @@ def build_model(spec: JobSpec, assignment: Assignment, storage: Storage) -> kera
     return model
 
 
-def _from_config(text: str, trust: tuple[str, ...], field: str) -> keras.Model:
+def _from_config(text: str, trust: tuple[str, ...], field: str, policy: str) -> keras.Model:
     found = violations_of_text(text, field=field, trust=trust)
     if found:
         lines = [f"{violation.field}: {violation.description}" for violation in found]
         raise JobFailed(lines[0], code="model_config", details="\n".join(lines))
     config = json.loads(text)
     _check_registered(config, trust)
+    if policy != "float32":
+        config = with_policy(config, policy)
     try:
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:  # Keras raises many kinds, all of which blame the config

@@ -62,7 +62,7 @@ def graph_of(model: keras.Model) -> Functional | None:
 
 
 def input_specs(model: keras.Model) -> dict[str, InputSpec]:
-    """Input name to shape and dtype; a subclassed model takes its compute dtype unless it is given another."""
+    """Input name to shape and dtype; a subclassed model takes that of its weights unless it is given another."""
     graph = graph_of(model)
     if graph is not None:
         tensors = keras.tree.flatten(graph._inputs_struct)
@@ -71,7 +71,7 @@ def input_specs(model: keras.Model) -> dict[str, InputSpec]:
     structure = _shapes(model)
     names = _structure_names(structure, _argument(model))
     shapes = [(None, *shape[1:]) for shape in _leaves(structure)]
-    return {name: InputSpec(shape, model.compute_dtype) for name, shape in zip(names, shapes, strict=True)}
+    return {name: InputSpec(shape, model.variable_dtype) for name, shape in zip(names, shapes, strict=True)}
 
 
 def pack_inputs(model: keras.Model, tensors: Mapping[str, Any]) -> Any:

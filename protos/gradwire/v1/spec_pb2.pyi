@@ -507,7 +507,7 @@ class TrainingSpec(_message.Message):
     strategy: _builtins.str
     """"sync" """
     precision: _builtins.str
-    """"float32" """
+    """"float32", "mixed_bfloat16" or "mixed_float16" """
     xla: _builtins.str
     """"off" or "on" """
     accumulation: _builtins.int
@@ -515,7 +515,7 @@ class TrainingSpec(_message.Message):
     evaluate_every: _builtins.int
     """Steps between evaluations; 0 for the end of each epoch."""
     on_nonfinite: _builtins.str
-    """"fail" """
+    """"fail" or "skip" """
     disconnected: _builtins.float
     """Seconds without any client before the job pauses; 0 for never."""
     @_builtins.property
