@@ -52,7 +52,8 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
         options: as of `JobSpec.from_keras`: loss, optimizer, metrics, seed, threads_per_worker, ...
 
     Returns:
-        A `keras.callbacks.History`. Of epochs shorter than a twentieth of a second some are left out of it.
+        A `keras.callbacks.History`. Of more than 1000 epochs, each shorter than a twentieth of a second, some are left
+        out of it.
 
     Raises:
         InvalidSpec: model or data cannot be trained; the violations say why.

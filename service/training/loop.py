@@ -31,8 +31,8 @@ REPORT_S = 0.5
 """At least so long between two progress events within an epoch."""
 EPOCH_REPORT_S = 0.05
 """Likewise at the ends of epochs, which may be shorter than a millisecond."""
-TOLD_EPOCHS, TOLD_STEPS = 1000, 16
-"""A job of so many epochs at most, each of so many steps at least, reports the end of every one."""
+TOLD_EPOCHS = 1000
+"""A job of so many epochs at most reports the end of every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,8 @@ class Loop:
 
     @property
     def _epoch_pause_s(self) -> float:
-        steps = self.schedule.steps_per_epoch
-        return -1.0 if steps >= TOLD_STEPS and self.schedule.total_steps <= TOLD_EPOCHS * steps else EPOCH_REPORT_S
+        epochs = self.schedule.total_steps / self.schedule.steps_per_epoch
+        return -1.0 if epochs <= TOLD_EPOCHS else EPOCH_REPORT_S
 
     def _is_due(self, every_steps: int, is_epoch_end: bool, is_last: bool) -> bool:
         return is_last or (self.step % every_steps == 0 if every_steps else is_epoch_end)
