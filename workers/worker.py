@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gradwire.progress import ErrorView, Outcome
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from workers.binding import Binding
+from workers.compiling import Compiled, program_of, traced
 from workers.computer import BatchTerms, NodeComputer, Parts
 from workers.data.micro_batches import MicroBatches
 from workers.data.prefetch import Prefetcher
@@ -101,43 +103,45 @@ class Worker:
     def _serve(self, client: ExchangeClient) -> Outcome:
         flush_denormals()
         prefer_trainer()
-        started = time.monotonic()
         rows = Rows.open(self._spec, self._assignment)
-        program, prefetcher = self._trace(rows)
-        trace_s = time.monotonic() - started
+        xla: str = self._spec.training.xla
+        word = client.receive() if xla == "auto" else None  # it says who measures
+        if xla == "auto":
+            if not isinstance(word, Welcome):
+                return Outcome(state="CANCELLED")
+            xla = word.xla
+        started = time.monotonic()
+        compiled, prefetcher = self._trace(rows, xla)
+        program, trace_s = compiled.program, time.monotonic() - started
         try:
-            welcome = client.receive()
+            welcome = word or client.receive()
             if not isinstance(welcome, Welcome):
                 return Outcome(state="CANCELLED")
             binding = self._bind(client, program, welcome)
             computer = NodeComputer(program, rows, prefetcher, self._spec.training)
-            slots = self._get_ready(client, program, trace_s)
+            slots = self._get_ready(client, compiled, trace_s)
             self._computer = computer
             return self._obey(client, computer, binding, slots)
         finally:
             prefetcher.close()
 
-    def _trace(self, rows: Rows) -> tuple[GradientProgram, Prefetcher[Parts]]:
+    def _trace(self, rows: Rows, xla: str) -> tuple[Compiled, Prefetcher[Parts]]:
         storage = Storage(self._assignment.storage_url)
         objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
-        training = self._spec.training
-        is_scaling = training.precision == "mixed_float16"
-        program = GradientProgram(
-            objective,
-            xla=training.xla == "on",
-            is_scaling=is_scaling,
-            is_flagged=is_scaling or training.on_nonfinite == "skip",
-        )
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         parts = MicroBatches.of(self._spec.training.accumulation, rows.schedule.shard_capacity)
-        for samples in parts.sizes(rows.schedule.shard_sizes()):
-            program.trace(batches.make(np.arange(samples, dtype=np.int64)))
+        compiled = traced(
+            partial(program_of, objective, self._spec.training),
+            parts.sizes(rows.schedule.shard_sizes()),
+            lambda samples: batches.make(np.arange(samples, dtype=np.int64)),
+            xla,
+        )
         order = RowOrder(rows.schedule)
 
         def prepare(step: int, shard: int) -> Parts:
             return tuple(Prepared.of(batches.make(ids)) for ids in parts.split(order.ids(step, shard)))
 
-        return program, Prefetcher(prepare)
+        return compiled, Prefetcher(prepare)
 
     def _bind(self, client: ExchangeClient, program: GradientProgram, welcome: Welcome) -> Binding:
         layout = program.variables.layout()
@@ -145,7 +149,8 @@ class Worker:
             raise JobFailed("the trainer's model has other variables than this worker's", code="model_differs")
         return Binding(program.variables.bound, layout.views(client.attach(welcome.segment).buffer))
 
-    def _get_ready(self, client: ExchangeClient, program: GradientProgram, trace_s: float) -> Slots:
+    def _get_ready(self, client: ExchangeClient, compiled: Compiled, trace_s: float) -> Slots:
+        program = compiled.program
         worker_id, layout = self._assignment.worker_id, program.contribution()
         count = self._spec.training.shards
         segment = client.create(f"slots-{worker_id}", count * layout.total_bytes)
@@ -153,7 +158,8 @@ class Worker:
         document = {
             "contribution": layout.to_json(),
             "exchangedHeads": program.exchanged_heads,
-            "fingerprint": fingerprint(self._assignment.threads, self._spec.training.xla),
+            "fingerprint": fingerprint(self._assignment.threads, compiled.xla),
+            "xlaMs": compiled.ms,
             "traceSeconds": trace_s,
             "traces": program.traces,
         }

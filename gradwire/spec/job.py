@@ -245,7 +245,8 @@ class TrainingSpec(Part):
     strategy: Literal["sync"] = "sync"
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What layers compute in; weights stay float32. mixed_float16 scales losses, and skips steps that overflow."""
-    xla: Literal["off", "on"] = "off"
+    xla: Literal["off", "on", "auto"] = "off"
+    """Whether XLA compiles the gradient program; auto: the first worker measures it, and the job keeps the faster."""
     gradient_clip: GradientClip | None = None
     weight_decay_exclude: list[Pattern] = Field(default_factory=list, max_length=MAX_PATTERNS)
     """Variables that the optimiser's weight decay leaves alone."""

@@ -19,6 +19,7 @@ from service.training.exchange import Left, Said, SharedMemoryServer
 from service.training.meter import Meter
 from service.training.pace import Straggler
 from service.training.pulse import Listening, Pulse, hung
+from service.training.reception import Reception
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
 from workers.exchange.segment import Segment
 from workers.layout import Layout
@@ -67,6 +68,8 @@ class Terms:
     exchanged_heads: int
     fingerprint: dict[str, str]
     trace_s: float
+    xla_ms: dict[str, float] = field(default_factory=dict)
+    """What a shard took without and with XLA, if it was measured."""
 
 
 @dataclass(slots=True)
@@ -86,18 +89,19 @@ class Crew:
     terms: Terms | None = None
     views: tuple[WorkerView, ...] = ()
     meter: Meter = field(default_factory=Meter)
-    _welcome: Welcome | None = None
+    _reception: Reception = field(init=False)
     _leaving: set[str] = field(default_factory=set)
     _departed: list[WorkerView] = field(default_factory=list)
     _crashes: int = 0
     _enlisted: int = 0
     _listening: Listening = field(default_factory=lambda: Listening(time.monotonic()))
 
+    def __post_init__(self) -> None:
+        self._reception = Reception(self.server.send)
+
     def open(self, welcome: Welcome) -> None:
         """From now on workers are let in; those who have already said hello are told at once."""
-        self._welcome = welcome
-        for worker_id in self.members:
-            self.server.send(worker_id, welcome)
+        self._reception.open(welcome)
 
     @property
     def ready(self) -> list[str]:
@@ -151,6 +155,7 @@ class Crew:
     def lose(self, left: Left) -> None:
         """A worker is gone."""
         member = self.members.pop(left.worker_id, None)
+        self._reception.leave(left.worker_id)
         if member is None:
             return
         if left.worker_id in self._leaving:
@@ -222,8 +227,8 @@ class Crew:
         self._publish()
         if hello.worker_id in self._leaving:
             self.farewell(hello.worker_id)
-        elif self._welcome is not None:
-            self.server.send(hello.worker_id, self._welcome)
+        else:
+            self._reception.arrive(hello.worker_id)
 
     def _enlist(self, worker_id: str, published: Segment, slots: Segment) -> None:
         document = json.loads(bytes(published.buffer))
@@ -232,9 +237,11 @@ class Crew:
             int(document["exchangedHeads"]),
             dict(document["fingerprint"]),
             float(document["traceSeconds"]),
+            dict(document.get("xlaMs", {})),
         )
         if self.terms is None:
             self.terms = terms
+            self._reception.settle(terms.fingerprint.get("xla", "off"))
         elif (why := _disagreement(self.terms, terms)) is not None:
             self.server.drop(worker_id, why)
             return

@@ -42,8 +42,9 @@ from service.training.totals import EpochTotals
 from service.training.update import Update, make_update
 from service.training.weights import SEGMENT, Weights
 from service.training.writer import CheckpointWriter
+from service.training.xla_choice import XlaChoice
 from workers.denormals import flush_denormals
-from workers.exchange.messages import Welcome
+from workers.exchange.messages import MEASURE, Welcome
 from workers.layout import Layout
 from workers.models.objects import make_optimizer
 from workers.models.precision import exceptions
@@ -88,6 +89,7 @@ class Trainer:
         self._spec = JobSpec.model_validate_json(assignment.spec_json)
         self._storage = Storage(assignment.storage_url)
         self._fence = Fence(self._storage, assignment.job_id, assignment.generation)
+        self._xla_choice = XlaChoice(self._storage, assignment.job_id, self._fence)
         self._reporter = Reporter()
         self._cancelled = threading.Event()
         self._changes: queue.SimpleQueue[Callable[[Rounds], None]] = queue.SimpleQueue()
@@ -153,12 +155,15 @@ class Trainer:
         model = self._prepare()
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, model)
-        self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest()))
+        xla = self._xla(restored)
+        self._crew.open(Welcome(segment=SEGMENT, layout_digest=model.weights.layout.digest(), xla=xla))
         rounds = Rounds(
             self._server, self._crew, lambda: self._interrupt(rounds), model.rows.samples, self._reporter.meter
         )
         self._reporter.update(phase="waiting for workers")
         rounds.gather(self._spec.resources.min_workers)
+        if xla == MEASURE:
+            self._record_xla()
         checkpoints = self._spec.training.checkpoint
         writer = CheckpointWriter(
             folder, keep=checkpoints.keep, monitor=checkpoints.monitor, mode=checkpoints.mode
@@ -168,6 +173,21 @@ class Trainer:
             self._run(loop, model)
         finally:
             writer.close()
+
+    def _xla(self, restored: Checkpoint | None) -> str:
+        """Whether programs are compiled by XLA, or that a worker shall measure it."""
+        if self._spec.training.xla != "auto":
+            return self._spec.training.xla
+        recorded = self._xla_choice.recorded()
+        return restored.fingerprint.get("xla", recorded) if restored and recorded == MEASURE else recorded
+
+    def _record_xla(self) -> None:
+        terms = self._crew.terms
+        assert terms is not None  # gather waited for the worker that measured
+        xla = terms.fingerprint["xla"]
+        self._xla_choice.record(xla)
+        took = ", ".join(f"{name} {ms:.2f} ms" for name, ms in sorted(terms.xla_ms.items()))
+        self._reporter.emit("state", f"xla is {xla} for the rest of the job (a shard's gradient took: {took})")
 
     def _prepare(self) -> _Model:
         """Everything that needs no worker, and every error that can be found without one."""

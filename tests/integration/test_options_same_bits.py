@@ -98,6 +98,23 @@ def test_a_mixed_precision_is_near_to_float32_and_not_it(folder: Path) -> None:
     assert not [event.message for event in mixed.progress.events if event.kind == "warning"]
 
 
+def test_xla_is_measured_once_and_kept_by_every_start_of_the_job(folder: Path) -> None:
+    training = {"xla": "auto"}
+    first = trained(folder, 2, 4, "auto", training=training)
+    choice = first.progress.snapshot.fingerprint["xla"]
+    assert f"xla is {choice} for the rest of the job" in " ".join(event.message for event in first.progress.events)
+    assert (folder / "storage/jobs/auto/xla").read_text() == choice
+    again = trained(folder, 1, STEPS, "auto", generation=2, training=training)
+    assert "xla is" not in " ".join(event.message for event in again.progress.events)
+    said = trained(folder, 1, STEPS, f"said{choice}", training={"xla": choice})
+    assert again.digest == said.digest
+    other = "off" if choice == "on" else "on"
+    (folder / "storage/jobs/kept").mkdir(parents=True)
+    (folder / "storage/jobs/kept/xla").write_text(other)
+    kept = trained(folder, 1, 4, "kept", training=training)
+    assert kept.progress.snapshot.fingerprint["xla"] == other
+
+
 def test_a_step_that_is_not_finite_fails_a_job_that_does_not_skip(folder: Path) -> None:
     result = run(spec_of(case_of("skip"), "server:skip.npz", training={"steps": STEPS}), folder, 1)
     assert result.outcome.error is not None

@@ -45,7 +45,11 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
         ({"training": {"globalBatch": 4, "steps": 1.5}}, "training.steps", "must be a whole number, not 1.5"),
         ({"training": {"globalBatch": 4}}, "training", "give exactly one of epochs, steps"),
         ({"training": None}, "training", "must be a mapping of fields"),
-        ({"training": {"globalBatch": 4, "epochs": 1, "xla": True}}, "training.xla", "must be 'off' or 'on', not True"),
+        (
+            {"training": {"globalBatch": 4, "epochs": 1, "xla": True}},
+            "training.xla",
+            "must be 'off', 'on' or 'auto', not True",
+        ),
         (
             {"training": {"globalBatch": 4, "epochs": 1, "weightDecayExclude": ["bias("]}},
             "training.weightDecayExclude[0]",

@@ -48,7 +48,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         | draw(st.sampled_from([{"epochs": counts(1_000_000)}, {"steps": counts()}])),
         optional={
             "seed": counts(least=0),
-            "xla": st.sampled_from(["off", "on"]),
+            "xla": st.sampled_from(["off", "on", "auto"]),
             "gradientClip": st.fixed_dictionaries({"kind": st.just("norm"), "limit": st.floats(1e-9, 1e9)}),
             "weightDecayExclude": st.lists(st.sampled_from(["bias", "norm/", "^a$"]), max_size=2),
             "learningRateMultipliers": st.dictionaries(st.sampled_from(["bias", "head"]), st.floats(1e-9, 9)),

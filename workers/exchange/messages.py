@@ -15,6 +15,8 @@ from workers.tree import Node
 MAX_BYTES = 64 * 1024
 """No datagram is longer; longer documents lie in a segment."""
 
+MEASURE = "measure"
+
 _KEY = struct.Struct("<IHHIIH")
 _TIMES = struct.Struct("<ddd")
 
@@ -146,6 +148,8 @@ class Welcome(_Document):
 
     segment: str
     layout_digest: str
+    xla: str = "off"
+    """For jobs that leave it open, whether to compile by XLA: on, off, or `MEASURE`, which one worker does for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

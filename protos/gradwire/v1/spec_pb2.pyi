@@ -509,7 +509,7 @@ class TrainingSpec(_message.Message):
     precision: _builtins.str
     """"float32", "mixed_bfloat16" or "mixed_float16" """
     xla: _builtins.str
-    """"off" or "on" """
+    """"off", "on" or "auto": measured once by the first worker"""
     accumulation: _builtins.int
     """Micro-batches that each shard is computed in, one after the other."""
     evaluate_every: _builtins.int
