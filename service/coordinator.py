@@ -29,6 +29,7 @@ from service.late_engine import LateEngine
 from service.launcher import Launcher
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
+from service.page.app import StatusPage
 from service.readiness import Readiness
 from service.run import Run
 from service.segments import remove_segments
@@ -95,7 +96,7 @@ class Coordinator:
         )  # fmt: skip
         for record in store.live():
             metrics.jobs.observe(record)
-        self._metrics_address = self._serve_metrics(metrics, parts)
+        self._metrics_address = self._serve_metrics(metrics, store, parts)
         service_id = self._folder.service_id
         if config.ray is None:
             remove_segments(service_id)  # otherwise trainers may be at work that the last service has left
@@ -223,12 +224,12 @@ class Coordinator:
         if config.is_json:
             print(json.dumps(places), flush=True)
 
-    def _serve_metrics(self, metrics: Metrics, parts: ExitStack) -> str:
+    def _serve_metrics(self, metrics: Metrics, store: JobStore, parts: ExitStack) -> str:
         address = self._config.metrics
         require_free("--metrics", address)
         token = None if address.is_loopback else self._config.token
         try:
-            server = MetricsServer(address, metrics.registry, token)
+            server = MetricsServer(address, metrics.registry, StatusPage(store), token)
         except OSError as error:  # taken in this very moment
             raise WrongSetting("--metrics", f"cannot listen on {address}: {error}", exit_code=1) from error
         parts.callback(server.stop)

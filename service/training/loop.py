@@ -24,7 +24,7 @@ from service.training.totals import EpochTotals
 from service.training.update import Update
 from service.training.weights import Weights
 from workers.data.schedule import Schedule
-from workers.program import LOSS
+from workers.program import LOSS, NONFINITE
 from workers.tree import Node
 
 REPORT_S = 0.5
@@ -138,6 +138,8 @@ class Loop:
             if self.average is not None:
                 self.average.update()
             self.weights.merge(self._state_changes())
+        else:
+            self.reporter.meter.nonfinite += max(int(self.summation.tensors[NONFINITE][0]), 1)
         applied = time.perf_counter()
         self.step += 1
         return Committed(contributions, gathered - started, summed - gathered, applied - summed)
