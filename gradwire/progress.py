@@ -73,8 +73,6 @@ class Snapshot:
     examples_per_second: float = 0.0
     phase_ms: Mapping[str, float] = field(default_factory=dict)
     checkpoint_step: int = 0
-    checkpoint_failures: int = 0
-    """Attempts to store a checkpoint that failed, by this start of the trainer."""
     exports: tuple[str, ...] = ()
     fingerprint: Mapping[str, str] = field(default_factory=dict)
 

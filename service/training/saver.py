@@ -43,7 +43,6 @@ class Saver:
     every_steps: int
     clock: Callable[[], float] = time.monotonic
     _told: int = 0
-    _told_failures: int = 0
     _saved_at_s: float = 0.0
     _last_trouble: str = ""
 
@@ -103,10 +102,7 @@ class Saver:
             self._measure(status)
             size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
             self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
-        if status.failures > self._told_failures:
-            self._told_failures = status.failures
-            self.reporter.update(checkpoint_failures=status.failures)
-            self.reporter.meter.checkpoint_failures = status.failures
+        self.reporter.meter.checkpoint_failures = status.failures
         if status.error is not None and status.error.code in FATAL:
             raise status.error
         trouble = status.error.message if status.error is not None else status.warning

@@ -157,7 +157,7 @@ def test_a_storage_that_fails_costs_a_checkpoint_and_a_warning_but_no_memory(ben
         assert bench.save(step)
         bench.saver.finish()
     assert [event.message for event in bench.progress().events] == ["no room"]
-    assert bench.progress().snapshot.checkpoint_failures == MAX_ATTEMPTS * (MAX_ATTEMPTS - 1)
+    assert bench.reporter.meter.checkpoint_failures == MAX_ATTEMPTS * (MAX_ATTEMPTS - 1)
     bench.folder.error = None
     bench.wait_for_memory()
     assert bench.save(9)
