@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from pathlib import Path
 
 import ray
+from ray._private import worker
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._raylet import AuthenticationTokenLoader, Config
 
@@ -57,11 +59,13 @@ class GivenRay:
         return None
 
     def fault(self) -> str:
-        """Somebody else looks after it."""
-        return ""
+        """Whether the node that was brought along has ended; somebody else looks after the others."""
+        return self._node.fault()
 
     def clear_away(self) -> None:
-        """Nothing of it is ours."""
+        """Ends and removes the node that was brought along."""
+        atexit.unregister(worker.shutdown)
+        self._node.stop()
 
     def stop(self) -> None:
         """Disconnects; the cluster ends what this process started."""

@@ -42,6 +42,14 @@ class OwnNode:
         )
         self._node = Node(parameters, head=False, shutdown_at_exit=False, spawn_reaper=True)
 
+    def fault(self) -> str:
+        """Why it is of no use any more; from any thread."""
+        node = self._node
+        is_dead = node is not None and "raylet" in [kind for kind, _ in node.dead_processes()]
+        return (
+            f"this machine's Ray node ended, as it does when the cluster at {self._address} is gone" if is_dead else ""
+        )
+
     def stop(self) -> None:
         """Ends the node, if it was started."""
         if self._node is not None:

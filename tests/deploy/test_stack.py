@@ -61,9 +61,7 @@ def running(client: Client, job: pb.Job, *, step: int, workers: int = 1, generat
 
     def look() -> pb.Job | None:
         found = client.get(job.id)
-        assert state_word(found.state) not in ("SUCCEEDED", "FAILED", "CANCELLED"), (
-            found.error.message
-        )
+        assert state_word(found.state) not in ("SUCCEEDED", "FAILED", "CANCELLED"), found.error.message
         ready = [worker for worker in found.workers if worker.state in ("READY", "SLOW")]
         is_so = found.step > step and len(ready) >= workers and found.generation >= generation
         return found if is_so and state_word(found.state) == "RUNNING" else None
