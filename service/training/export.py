@@ -29,6 +29,8 @@ class Exports:
 
     formats: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    is_stored: bool = True
+    """False if one was not for lack of room."""
 
 
 def export_model(
@@ -48,6 +50,7 @@ def export_model(
     }
     formats: list[str] = []
     warnings: list[str] = []
+    is_stored = True
     for name, write in writers.items():
         try:
             with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder, _temporary_files_in(folder):
@@ -57,7 +60,8 @@ def export_model(
             raise
         except Exception as error:  # a layer's own code runs here, and may raise anything
             warnings.append(_warning(name, error, storage, job_id))
-    return Exports(formats=tuple(formats), warnings=tuple(warnings))
+            is_stored &= not (isinstance(error, OSError) and is_full(error))
+    return Exports(formats=tuple(formats), warnings=tuple(warnings), is_stored=is_stored)
 
 
 def _write_keras(

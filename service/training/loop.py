@@ -77,6 +77,7 @@ class Loop:
     _reported_at: float = 0.0
     _is_save_overdue: bool = False
     _told_skipped: int = 0
+    _saved_metrics: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Trains to the end, or to an early stop.
@@ -197,7 +198,13 @@ class Loop:
         self.reporter.update(phase="training", eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
 
+    def save_again(self) -> None:
+        """Another try of the last checkpoint, of the same state."""
+        self._save(self._saved_metrics, is_last=True)
+        self.saver.finish()
+
     def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:
+        self._saved_metrics = metrics
         started = time.perf_counter()
         totals = self.totals.arrays() | {"stopper": self.stopper.array(), "guard": self.guard.array()}
         is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)

@@ -12,13 +12,11 @@ import numpy as np
 
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
+from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
 from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter, WriterStatus
-
-RETRY_S = 20.0
-"""So long after the storage took no checkpoint, the next one is tried off the usual times."""
 
 
 class Source(Protocol):
@@ -82,11 +80,15 @@ class Saver:
             free = self.snapshots.take()
         return self.snapshots.take(waits=True) if free is None and waits else free
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the storage took the last checkpoint that was tried; also if another try would not help."""
+        status = self.writer.status()
+        return status.error is None or status.error.code not in WORTH_RETRYING
+
     def is_retry_due(self) -> bool:
         """Whether the last checkpoint could not be stored, and it is time to try another."""
-        status = self.writer.status()
-        is_worth_it = status.error is not None and status.error.code in WORTH_RETRYING
-        return is_worth_it and self.clock() - self._saved_at_s >= RETRY_S
+        return not self.is_stored and self.clock() - self._saved_at_s >= RETRY_S
 
     def tell(self) -> None:
         """Reports what the writer has done since; called after every step.

@@ -32,6 +32,7 @@ from service.training.groups import Groups
 from service.training.guard import Guard
 from service.training.loop import Loop
 from service.training.norm import GradientNorm
+from service.training.patience import until_stored
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
 from service.training.saver import Saver
@@ -99,6 +100,7 @@ class Trainer:
         )  # fmt: skip
         self._blocks = Blocks()
         self._looked_s = time.monotonic()
+        self._is_exported = False
         flight = self._serve_flight(assignment) if assignment.exchange_host else ""
         address = ExchangeAddress(node=assignment.node, folder=str(self._server.folder), flight=flight)
         self.exchange_address = str(address)
@@ -312,13 +314,23 @@ class Trainer:
             digest = weights_digest(trainable, state, {})
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
             loop.saver.finish()
+        until_stored(lambda: loop.saver.is_stored, loop.save_again, self._wait)
         self._export(model)
+        until_stored(lambda: self._is_exported, lambda: self._export(model), self._wait)
+
+    def _wait(self, seconds: float) -> bool:
+        """Waits for the storage; whoever cancels the job wants no result any more."""
+        self._reporter.update(phase="waiting for room in the storage")
+        if self._cancelled.wait(seconds):
+            raise Cancelled
+        return False
 
     def _export(self, model: _Model) -> None:
         self._fence.check()
         self._reporter.update(phase="exporting")
         with model.weights.loaded():
             exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
+        self._is_exported = exports.is_stored
         for warning in exports.warnings:
             self._reporter.emit("warning", warning)
         self._reporter.update(exports=exports.formats)

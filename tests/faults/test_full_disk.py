@@ -11,8 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gradwire.client import Client
 from gradwire.errors import Unavailable
+from gradwire.spec.job import JobSpec
 from gradwire.view import state_word
+from protos.gradwire.v1 import service_pb2 as pb
 from tests.faults.traces import wait_until
 from tests.integration.jobs import a_spec, finished, trainer_pid, wait_for
 from tests.integration.server import serving
@@ -24,6 +27,8 @@ STEPS = 2000
 """So many that the job is far from its end when the disk is full."""
 WORK_S = 0.5
 """CPU time in which a trainer commits hundreds of steps."""
+IDLE_PERCENT = 10.0
+"""Of a core: one that trains takes more."""
 
 
 @pytest.fixture
@@ -77,6 +82,18 @@ def test_training_goes_on_without_room_and_the_last_checkpoint_stays(disk: Path,
         assert again.generation == 1 and trainer.is_running() and again.step > before.step
         ended = finished(client, job)
         assert (state_word(ended.state), ended.step, ended.generation) == ("SUCCEEDED", STEPS, 1), ended.error.message
-        undisturbed = finished(client, client.submit(spec))
-        assert ended.weights_digest == undisturbed.weights_digest
+        assert_the_result_waits_for_room(client, spec, disk / "fill", ended)
     assert "event=store_writable_again" in (tmp_path / "stderr.log").read_text()
+
+
+def assert_the_result_waits_for_room(client: Client, spec: JobSpec, fill_path: Path, before: pb.Job) -> None:
+    """A job that is trained while the disk is full keeps its result until there is room for it."""
+    job = client.submit(spec)
+    wait_for(client, job, lambda found: found.checkpoint_step >= 20)
+    fill(fill_path)
+    trainer = psutil.Process(trainer_pid(job.id))
+    wait_until(lambda: trainer.cpu_percent(interval=1.0) < IDLE_PERCENT, 120)
+    fill_path.unlink()
+    ended = finished(client, job)
+    assert (state_word(ended.state), ended.step, ended.checkpoint_step) == ("SUCCEEDED", STEPS, STEPS)
+    assert list(ended.exports) == ["keras", "saved_model"] and ended.weights_digest == before.weights_digest

@@ -28,6 +28,17 @@ def test_an_image_has_the_versions_that_the_tests_run_with(image: str) -> None:
     assert "://" not in text and text.count("--hash=sha256:") >= len(locked)
 
 
+@pytest.mark.parametrize(
+    ("image", "extras"),
+    [("coordinator", ["service"]), ("worker", ["service", "compute"]), ("worker-gpu", ["service", "gpu"])],
+)
+def test_an_image_has_all_that_is_asked_for(image: str, extras: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
+    names = {re.split(r"[^A-Za-z0-9._-]", one)[0].lower().replace("_", "-").replace(".", "-") for one in asked}
+    assert names - set(pins(DEPLOY / f"{image}.lock")) == set(), "run `make lock`"
+
+
 def test_the_coordinators_image_has_neither_tensorflow_nor_tools() -> None:
     names = set(pins(DEPLOY / "coordinator.lock"))
     assert {"ray", "grpcio", "prometheus-client"} <= names

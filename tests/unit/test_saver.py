@@ -15,8 +15,9 @@ from gradwire.storage import Storage
 from service.training import snapshots as snapshots_module
 from service.training.blocks import ALONE_ELEMENTS, Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
-from service.training.saver import RETRY_S, Saver
+from service.training.saver import Saver
 from service.training.snapshots import MAX_BUFFERS, Snapshots
 from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
 from workers.layout import Layout, Tensor

@@ -1,0 +1,33 @@
+"""Waiting for a storage that has no room."""
+
+from __future__ import annotations
+
+from service.training.patience import MAX_WAIT_S, RETRY_S, until_stored
+
+
+def test_it_is_tried_until_it_is_stored() -> None:
+    waited: list[float] = []
+    tries = iter([False, False, True])
+    stored = [False]
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    def again() -> None:
+        stored[0] = next(tries)
+
+    assert until_stored(lambda: stored[0], again, wait)
+    assert waited == [RETRY_S] * 3
+
+
+def test_what_is_stored_waits_for_nobody() -> None:
+    assert until_stored(lambda: True, again=lambda: 1 / 0, wait=lambda seconds: 1 / 0 > 0)
+
+
+def test_it_ends_when_nobody_wants_it_and_at_last_by_itself() -> None:
+    tries: list[None] = []
+    assert not until_stored(lambda: False, lambda: tries.append(None), lambda seconds: True)
+    assert tries == []
+    assert not until_stored(lambda: False, lambda: tries.append(None), lambda seconds: False)
+    assert len(tries) == MAX_WAIT_S / RETRY_S
