@@ -73,7 +73,7 @@ class Foreman:
     def look_after(self, job: LiveJob, run: Run, nodes: Collection[str], now: float) -> End | None:
         """Replaces the workers that have died, and takes leave of those that were dismissed; how that ends the job."""
         for worker_id, worker in list(run.workers.items()):
-            end = worker.handle.outcome() or _given_up(job, worker_id)
+            end = worker.handle.outcome() or _given_up(job, worker_id) or _stranded(worker, nodes)
             if worker.dismissed_at is not None:
                 self._take_leave(run, worker_id, is_late=now - worker.dismissed_at >= DISMISS_GRACE_S)
             elif end is None or (isinstance(end, Outcome) and end.state == "SUCCEEDED"):
@@ -140,6 +140,11 @@ def _given_up(job: LiveJob, worker_id: str) -> Death | None:
     views = job.record.snapshot.workers
     gone = (view for view in views if view.id == worker_id and view.state == "DEAD")
     return next((Death(f"its trainer let it go in phase {view.phase}") for view in gone), None)
+
+
+def _stranded(worker: PlacedWorker, nodes: Collection[str]) -> Death | None:
+    """A worker whose node has left: one that was launched on it after its death waits for a share that never comes."""
+    return None if worker.node in nodes else Death("its node has left the cluster")
 
 
 def _reason(end: Outcome | Death) -> str:

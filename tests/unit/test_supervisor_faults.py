@@ -190,6 +190,20 @@ def test_workers_that_keep_dying_fail_the_job(lab: Lab) -> None:
     assert len(lab.engine.workers) == MAX_WORKER_DEATHS + 1
 
 
+def test_a_worker_that_was_launched_on_a_dying_node_comes_back_elsewhere(lab: Lab) -> None:
+    lab.engine.nodes = (NodeResources("n", 1.0, 0.0), NodeResources("m", 1.0, 0.0))
+    lab.submit()
+    lab.run(step=4)
+    lost = next(worker for worker in lab.engine.workers if worker.node == "m")
+    lost.end = Death("killed")
+    lab.tick(0.6, times=3)
+    assert [worker.node for worker in lab.engine.workers[2:]] == ["m"], "nobody knows yet that it is the node"
+    lab.engine.nodes = (NodeResources("n", 1.0, 0.0), NodeResources("o", 1.0, 0.0))
+    lab.tick(0.6, times=3)
+    assert lab.engine.workers[2].is_killed, "its share is given back, or asked for no more"
+    assert [worker.node for worker in lab.engine.workers[3:]] == ["o"]
+
+
 def test_workers_of_a_lost_node_come_back_elsewhere(lab: Lab) -> None:
     lab.engine.nodes = (NodeResources("n", 1.0, 0.0), NodeResources("m", 1.0, 0.0))
     lab.submit()
