@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import signal
 import socket
@@ -38,9 +37,11 @@ class Container:
     """One of the project's containers."""
 
     id: str
-    name: str
-    node: str
-    """The beginning of its Ray node's id, as jobs show it."""
+
+    @property
+    def node(self) -> str:
+        """What jobs show as the node of its workers: the container's host name."""
+        return self.id[:12]
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class Stack:
         )
 
     def containers(self, service: str) -> list[Container]:
-        ids = self.compose("ps", "-q", service).split()
-        return [Container(id_, self._inspect(id_, "{{.Name}}"), self._node(id_)) for id_ in ids]
+        return [Container(container_id) for container_id in self.compose("ps", "-q", service).split()]
 
     def kill(self, container: Container) -> None:
         """Kills what runs in the container, as a crash does: it is Docker's to start it again."""
@@ -96,14 +96,6 @@ class Stack:
 
     def _inspect(self, container: str, template: str) -> str:
         return self._run("docker", "inspect", "-f", template, container).strip()
-
-    def _node(self, container: str) -> str:
-        try:
-            processes = self._run("docker", "top", container, "-eo", "pid,args")
-        except AssertionError:
-            return ""  # it does not run just now
-        found = re.search(r"raylet/raylet .*--node_id=(\w+)", processes)
-        return found[1][:12] if found else ""
 
     def _run(self, *command: str, timeout_s: float = CALL_TIMEOUT_S) -> str:
         done = subprocess.run(

@@ -113,7 +113,8 @@ def test_a_job_outlives_worker_coordinator_and_trainer(deployed: Stack, undistur
         alone = running(client, job, step=before.step + 50)
         deployed.compose("stop", "-t", "2", "prometheus")
         again = running(client, job, step=alone.step + 50, workers=2)
-        assert remote not in {worker.node for worker in again.workers if worker.state == "READY"}
+        new = {worker.id for worker in again.workers} - {worker.id for worker in before.workers}
+        assert new, "the container came back as a node, and has a worker of the job again"
 
         [coordinator] = deployed.containers("coordinator")
         deployed.kill(coordinator)
