@@ -310,8 +310,7 @@ class Trainer:
             raise
         finally:
             self._reporter.update(phase="writing the last checkpoint")
-            trainable, state = model.weights.values()
-            digest = weights_digest(trainable, state, {})
+            digest = weights_digest(*model.weights.by_kind())
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
             loop.saver.finish()
         until_stored(lambda: loop.saver.is_stored, loop.save_again, self._wait)
@@ -333,6 +332,9 @@ class Trainer:
         self._is_exported = exports.is_stored
         for warning in exports.warnings:
             self._reporter.emit("warning", warning)
+        if raw := model.variables.raw:
+            names = ", ".join(name.partition("/")[2] for name in raw[:5])
+            self._reporter.emit("warning", f"model.keras lacks variables that Keras does not save: {names}")
         self._reporter.update(exports=exports.formats)
         self._reporter.emit("export", f"exported as {', '.join(exports.formats) or 'nothing'}")
 

@@ -105,6 +105,13 @@ class Weights:
         count = len(self._variables.trainable)
         return self._views[:count], self._views[count:]
 
+    def by_kind(self) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]:
+        """As `values`, but what Keras does not know apart, by path: as the digest wants it."""
+        raw = self._variables.raw
+        trained = [self._by_name[name] for name in self._by_name if name.startswith("weights/") and name not in raw]
+        state = [self._by_name[name] for name in self._by_name if name.startswith("state/") and name not in raw]
+        return trained, state, {name.partition("/")[2]: self._by_name[name] for name in raw}
+
 
 def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(variables, values, strict=True):

@@ -165,7 +165,7 @@ class WritesItsOwnVariable(keras.layers.Layer):
         (DrawsFromKerasGlobally(name="noise"), "Keras's global random generator"),
         (DrawsInACondition(name="noise"), "layer 'noise' draws random numbers by RandomUniform"),
         (CallsPython(name="python"), "python' calls back into Python"),
-        (WritesItsOwnVariable(name="counter"), "none of the model's weights"),
+        (WritesItsOwnVariable(name="counter"), "counter' writes a variable by AssignAddVariableOp"),
     ],
 )
 def test_what_is_not_pure_is_refused_with_its_place_and_the_fix(layer: keras.layers.Layer, words: str) -> None:
