@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradwire.errors import JobFailed
-from workers.layout import ALIGNMENT_BYTES
+from workers.alignment import ALIGNMENT_BYTES
 
 
 def share(view: np.ndarray) -> Any:

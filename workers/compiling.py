@@ -40,7 +40,14 @@ def program_of(objective: Objective, training: TrainingSpec, is_xla: bool) -> Gr
     """A job's gradient program, not traced yet."""
     is_scaling = training.precision == "mixed_float16"
     is_flagged = is_scaling or training.on_nonfinite == "skip"
-    return GradientProgram(objective, xla=is_xla, is_scaling=is_scaling, is_flagged=is_flagged)
+    return GradientProgram(
+        objective,
+        xla=is_xla,
+        is_scaling=is_scaling,
+        is_flagged=is_flagged,
+        sparse=training.sparse,
+        parts=training.shards * training.accumulation,
+    )
 
 
 def traced(

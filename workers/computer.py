@@ -16,6 +16,7 @@ from workers.layout import Layout
 from workers.program import LOSS, GradientProgram, Prepared, Share
 from workers.rows import Rows
 from workers.seeds import seed_states
+from workers.slices import Slices
 from workers.tree import Node
 
 Parts = tuple[Prepared, ...]
@@ -45,11 +46,12 @@ class BatchTerms:
 
 
 class Accumulator:
-    """A buffer for one contribution: views by tensor and by section over the same memory."""
+    """A buffer for one contribution: views by tensor and by section over the same memory, and the tables' slices."""
 
     def __init__(self, layout: Layout, buffer: object, start: int = 0) -> None:
         self.tensors = layout.views(buffer, start)
         self.sections = layout.flat(buffer, start)
+        self.places = layout.places(buffer, start)
         self._flat = [tensor.reshape(-1) for tensor in self.tensors]
 
     def fill(self, outputs: Sequence[np.ndarray]) -> bool:
@@ -58,8 +60,8 @@ class Accumulator:
         Piece by piece, so that the look at a piece finds it in the cache. A square overflows before its number does: a
         doubt may be unfounded.
         """
-        squares = 0.0
-        for place, output in zip(self._flat, outputs, strict=True):
+        squares = self._fill_slices(outputs[len(self._flat) :])
+        for place, output in zip(self._flat, outputs[: len(self._flat)], strict=True):
             values, is_float = output.reshape(-1), place.dtype.kind == "f"
             for start in range(0, place.size, PIECE_ELEMENTS):
                 piece = place[start : start + PIECE_ELEMENTS]
@@ -68,10 +70,22 @@ class Accumulator:
                     squares += float(np.dot(piece, piece))
         return math.isfinite(squares)
 
+    def _fill_slices(self, outputs: Sequence[np.ndarray]) -> float:
+        """Sets the tables' slices, which are count, ids and rows for each; returns the sum of their squares."""
+        squares = 0.0
+        for place, count, ids, rows in zip(self.places, *(outputs[part::3] for part in range(3)), strict=True):
+            found = Slices(ids[: int(count)], rows[: int(count)])
+            place.set(found)
+            flat = found.rows.reshape(-1)
+            squares += float(np.dot(flat, flat))
+        return squares
+
     def add(self, other: Accumulator) -> None:
         """Adds another contribution to this one."""
         for mine, theirs in zip(self.sections, other.sections, strict=True):
             np.add(mine, theirs, out=mine)
+        for place, added in zip(self.places, other.places, strict=True):
+            place.add(added)
 
 
 class NodeComputer:
@@ -193,6 +207,8 @@ class NodeComputer:
         """Fails the job, or flags the contribution, if a number is not finite."""
         pairs = zip(self._layout.tensors, into.tensors, strict=True)
         names = [tensor.name for tensor, values in pairs if not np.isfinite(values).all()]
+        tables = zip(self._layout.tables, into.places, strict=True)
+        names += [f"gradient/{table.name}" for table, place in tables if not np.isfinite(place.get().rows).all()]
         if names and self._may_skip(names):
             into.tensors[-1][...] = 1.0
         elif names:

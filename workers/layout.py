@@ -1,4 +1,4 @@
-"""Where tensors lie in a flat buffer.
+"""Where tensors, and behind them the slices of tables, lie in a flat buffer.
 
 Tensors of one dtype are neighbours (a section), so that a whole section is added by one operation; each starts on a
 64-byte boundary, since an unaligned DLPack view makes TensorFlow abort the process.
@@ -16,16 +16,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-ALIGNMENT_BYTES = 64
+from workers.alignment import aligned
+from workers.slices import SlicesPlace, Table
+
+TABLE = "table"
+"""Stands for a dtype where a layout is written as JSON."""
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a TensorFlow dtype's name."""
     return np.dtype(getattr(ml_dtypes, name)) if name == "bfloat16" else np.dtype(name)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ class Layout:
     offsets: tuple[int, ...]
     sections: tuple[Section, ...]
     total_bytes: int
+    """Of the tables' slices too."""
+    tables: tuple[Table, ...] = ()
 
     @classmethod
-    def of(cls, tensors: Iterable[Tensor]) -> Layout:
-        tensors = tuple(tensors)
-        names = {tensor.name for tensor in tensors}
-        if len(names) != len(tensors):
+    def of(cls, tensors: Iterable[Tensor], tables: Iterable[Table] = ()) -> Layout:
+        tensors, tables = tuple(tensors), tuple(tables)
+        names = {tensor.name for tensor in tensors} | {table.name for table in tables}
+        if len(names) != len(tensors) + len(tables):
             raise ValueError("two tensors have the same name")
         offsets: dict[str, int] = {}
         sections = []
@@ -72,9 +74,10 @@ class Layout:
             start, size = end, numpy_dtype(dtype).itemsize
             for tensor in (tensor for tensor in tensors if tensor.dtype == dtype):
                 offsets[tensor.name] = end
-                end += _aligned(tensor.elements * size)
+                end += aligned(tensor.elements * size)
             sections.append(Section(dtype, start, (end - start) // size))
-        return cls(tensors, tuple(offsets[tensor.name] for tensor in tensors), tuple(sections), max(end, 64))
+        total_bytes = max(end, 64) + sum(table.total_bytes for table in tables)
+        return cls(tensors, tuple(offsets[tensor.name] for tensor in tensors), tuple(sections), total_bytes, tables)
 
     def views(self, buffer: Any, start: int = 0) -> list[np.ndarray]:
         """Arrays over a buffer that begins at byte `start`, one per tensor, in order."""
@@ -90,14 +93,32 @@ class Layout:
             for section in self.sections
         ]
 
+    @property
+    def dense_bytes(self) -> int:
+        """Of the tensors alone."""
+        return self.total_bytes - sum(table.total_bytes for table in self.tables)
+
+    def places(self, buffer: Any, start: int = 0) -> list[SlicesPlace]:
+        """Where the slices of each table lie in a buffer that begins at byte `start`, in order."""
+        places, end = [], start + self.dense_bytes
+        for table in self.tables:
+            places.append(SlicesPlace(table, buffer, end))
+            end += table.total_bytes
+        return places
+
     def digest(self) -> str:
         """Equal for equal tensors in equal order."""
-        document = json.dumps([asdict(tensor) for tensor in self.tensors])
+        document = json.dumps([*map(asdict, self.tensors), *map(asdict, self.tables)])
         return hashlib.sha256(document.encode()).hexdigest()
 
     def to_json(self) -> list[list[Any]]:
-        return [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in self.tensors]
+        tensors = [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in self.tensors]
+        return [*tensors, *([table.name, [table.rows, table.width, table.capacity], TABLE] for table in self.tables)]
 
     @classmethod
     def from_json(cls, document: Sequence[Sequence[Any]]) -> Layout:
-        return cls.of(Tensor(str(name), tuple(int(n) for n in shape), str(dtype)) for name, shape, dtype in document)
+        parts = [(str(name), tuple(int(n) for n in shape), str(dtype)) for name, shape, dtype in document]
+        return cls.of(
+            [Tensor(name, shape, dtype) for name, shape, dtype in parts if dtype != TABLE],
+            [Table(name, *shape) for name, shape, dtype in parts if dtype == TABLE],
+        )

@@ -23,6 +23,7 @@ from workers.losses import HeadLoss, Terms
 from workers.metrics import MetricSet
 from workers.models.heads import Heads, pack_inputs, unpack_outputs
 from workers.purity import check_pure
+from workers.sparse import Mode, SparseGradients, divided
 from workers.variables import ModelVariables
 
 NONFINITE = "nonfinite"
@@ -81,13 +82,17 @@ class GradientProgram:
         xla: whether to compile by XLA; part of the numerics.
         is_scaling: whether shards have a loss scale.
         is_flagged: whether contributions have a place for `NONFINITE`.
+        sparse: how tables are updated.
+        parts: at most so many runs make up a batch.
     """
 
     def __init__(
-        self, objective: Objective, *, xla: bool = False, is_scaling: bool = False, is_flagged: bool = False
-    ) -> None:
+        self, objective: Objective, *, xla: bool = False, is_scaling: bool = False, is_flagged: bool = False,
+        sparse: Mode = "exact", parts: int = 1,
+    ) -> None:  # fmt: skip
         self._objective = objective
         self._variables = ModelVariables.of(objective.model)
+        self._sparse = SparseGradients(self._variables, sparse, parts)
         self._xla = xla
         self._is_scaling = is_scaling
         self._is_flagged = is_flagged
@@ -146,7 +151,8 @@ class GradientProgram:
         variables = self._variables
         tensors = [
             Tensor(f"gradient/{name.removeprefix('weights/')}", tuple(int(n) for n in v.shape), str(v.dtype))
-            for name, v in zip(variables.names, variables.trainable, strict=False)
+            for index, (name, v) in enumerate(zip(variables.names, variables.trainable, strict=False))
+            if not self._sparse.is_sparse(index)
         ]
         for index in self._changed:
             state = variables.state[index]
@@ -154,10 +160,11 @@ class GradientProgram:
             tensors.append(Tensor(name, tuple(int(n) for n in state.shape), str(state.dtype)))
         flags = [Tensor(NONFINITE, (1,), "float64")] * self._is_flagged
         losses = Tensor(LOSS, (1 + len(self._kinds),), "float64")
-        return Layout.of([*tensors, *self._objective.metrics.tensors, losses, *flags])
+        return Layout.of([*tensors, *self._objective.metrics.tensors, losses, *flags], self._sparse.tables)
 
     def run(self, prepared: Prepared, share: Share, seeds: np.ndarray) -> list[np.ndarray]:
-        """One shard's contribution, tensor by tensor of the layout; not to be written to.
+        """One shard's contribution, tensor by tensor of the layout, then count, ids and rows of each table; not to be
+        written to.
 
         Args:
             prepared: the shard's samples; as many as a trace was made for.
@@ -237,16 +244,17 @@ class GradientProgram:
                 parts.append(added * tf.cast(share, added.dtype))
             total = tf.add_n(parts)
             target = total * loss_scale[0] if loss_scale else total
-        gradients = self._gradients(tape, target)
+        found = self._gradients(tape, target)
         if loss_scale:
-            gradients = [gradient / tf.cast(loss_scale[0], gradient.dtype) for gradient in gradients]
+            found = [divided(gradient, loss_scale[0]) for gradient in found]
+        gradients, slices = self._sparse.split(found)
         changes = self._changes(scope, share, first)
         counts = self._objective.metrics.count(labels, outputs)
         flags = [tf.zeros((1,), tf.float64)] * self._is_flagged  # whoever sees the results sets it
         return [
             *[*gradients, *changes, *counts],
             tf.stack([tf.cast(value, tf.float64) for value in (total, *losses)]),
-            *flags,
+            *[*flags, *slices],
         ]
 
     def _gradients(self, tape: tf.GradientTape, total: Any) -> list[Any]:
@@ -262,7 +270,7 @@ class GradientProgram:
                 "set trainable=False",
                 code="unreached_variable",
             )
-        return [tf.convert_to_tensor(gradient) for gradient in gradients]
+        return list(gradients)
 
     def _changes(self, scope: keras.StatelessScope, share: Any, first: Any) -> list[Any]:
         """This shard's part of the change of each state that a step changes: added up, a mean weighted by samples."""

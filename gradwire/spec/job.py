@@ -247,6 +247,9 @@ class TrainingSpec(Part):
     """What layers compute in; weights stay float32. mixed_float16 scales losses, and skips steps that overflow."""
     xla: Literal["off", "on", "auto"] = "off"
     """Whether XLA compiles the gradient program; auto: the first worker measures it, and the job keeps the faster."""
+    sparse: Literal["exact", "lazy"] = "exact"
+    """How tables that only gathers read are updated. exact: as Keras does with the dense gradient. lazy: weights and
+    optimiser state of the rows that a batch gathers, and no others."""
     gradient_clip: GradientClip | None = None
     weight_decay_exclude: list[Pattern] = Field(default_factory=list, max_length=MAX_PATTERNS)
     """Variables that the optimiser's weight decay leaves alone."""

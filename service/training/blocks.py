@@ -18,7 +18,7 @@ ALONE_ELEMENTS = 2 * BLOCK_ELEMENTS
 """Below this, waking another thread costs more than it saves."""
 
 Work = Callable[[int, int, "Scratch"], None]
-"""(first element, element after the last, memory of this thread)."""
+"""(first item, item after the last, memory of this thread)."""
 
 
 class Scratch:
@@ -49,16 +49,21 @@ class Blocks:
         self._pool = ThreadPoolExecutor(max(self._helpers, 1), "blocks", initializer=flush_denormals)
         self._local = threading.local()
 
-    def run(self, elements: int, work: Work) -> None:
-        """Calls `work` for every block of [0, elements); raises what it raises, once all threads are done."""
-        if elements <= ALONE_ELEMENTS or not self._helpers:
-            self._drain(iter(range(0, elements, BLOCK_ELEMENTS)), elements, work)
-            return
+    def run(self, items: int, work: Work, *, width: int = 1) -> None:
+        """Calls `work` for every block of [0, items); raises what it raises, once all threads are done.
+
+        Args:
+            width: elements of an item, of which a block has at most `BLOCK_ELEMENTS`.
+        """
+        block = max(BLOCK_ELEMENTS // width, 1)
         # A range's iterator is advanced under the interpreter's lock, so that no block is dealt out twice.
-        starts = iter(range(0, elements, BLOCK_ELEMENTS))
-        others = [self._pool.submit(self._drain, starts, elements, work) for _ in range(self._helpers)]
+        starts = iter(range(0, items, block))
+        if items * width <= ALONE_ELEMENTS or not self._helpers:
+            self._drain(starts, block, items, work)
+            return
+        others = [self._pool.submit(self._drain, starts, block, items, work) for _ in range(self._helpers)]
         try:
-            self._drain(starts, elements, work)
+            self._drain(starts, block, items, work)
         finally:
             for other in others:
                 other.result()
@@ -81,10 +86,10 @@ class Blocks:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _drain(self, starts: Iterator[int], elements: int, work: Work) -> None:
+    def _drain(self, starts: Iterator[int], block: int, items: int, work: Work) -> None:
         scratch = self._scratch()
         for start in starts:
-            work(start, min(start + BLOCK_ELEMENTS, elements), scratch)
+            work(start, min(start + block, items), scratch)
 
     def _scratch(self) -> Scratch:
         if not hasattr(self._local, "scratch"):

@@ -23,6 +23,7 @@ from service.training.reception import Reception
 from workers.exchange.messages import Dismiss, Failed, Heartbeat, Hello, Ready, Welcome
 from workers.exchange.segment import Segment
 from workers.layout import Layout
+from workers.slices import Slices
 
 SLOW_EVERY_S = 30.0
 """People are told of a slow worker at most this often."""
@@ -56,8 +57,9 @@ class Slots:
     def sections(self, slot: int) -> list[np.ndarray]:
         return self.layout.flat(self.buffer, slot * self.layout.total_bytes)
 
-    def tensors(self, slot: int) -> list[np.ndarray]:
-        return self.layout.views(self.buffer, slot * self.layout.total_bytes)
+    def tables(self, slot: int) -> list[Slices]:
+        places = self.layout.places(self.buffer, slot * self.layout.total_bytes)
+        return [place.get() for place in places]
 
 
 @dataclass(frozen=True, slots=True)

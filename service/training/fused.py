@@ -12,11 +12,14 @@ import numpy as np
 
 from service.training.blocks import Blocks, Scratch
 from service.training.groups import Groups, Segment
+from service.training.row_update import RowUpdate, reach_of
 from service.training.rules import AdamRule, Rule, SgdRule, StepScalars
+from service.training.runs import Run, runs_of
 from service.training.scalars import Scalars
 from service.training.summation import StepSum, Summation
 from service.training.weights import Copy
 from workers.layout import Layout, Tensor
+from workers.slices import Table
 from workers.variables import ModelVariables
 
 ITERATIONS = "optimizer/iterations"
@@ -51,18 +54,21 @@ class FusedUpdate:
 
     Args:
         optimizers: fresh and not built, one for each factor of `groups.distinct`.
-        weights: the trained part of the weights buffer, float32, padding included; gradients lie likewise.
+        weights: the trained part of the weights buffer, float32, padding included. Until `attach` says other, the
+            gradients lie likewise.
         variables: to name the slots in checkpoints.
+        is_lazy: whether tables are updated where they were gathered only.
     """
 
     def __init__(
         self, optimizers: Sequence[keras.optimizers.Optimizer], rule: Rule, weights: np.ndarray,
-        variables: ModelVariables, blocks: Blocks, groups: Groups,
+        variables: ModelVariables, blocks: Blocks, groups: Groups, *, is_lazy: bool = False,
     ) -> None:  # fmt: skip
         self._rule = rule
         self._weights = weights
         self._blocks = blocks
-        self._scalars = [Scalars(optimizer, is_adam=isinstance(rule, AdamRule)) for optimizer in optimizers]
+        self._is_lazy = is_lazy
+        self._scalars = [Scalars(optimizer) for optimizer in optimizers]
         self._ready: list[StepScalars] | None = None
         self._segments = groups.segments(_starts(variables), weights.size)
         self._first = [segment.start for segment in self._segments]
@@ -71,10 +77,27 @@ class FusedUpdate:
         self._views = _views(rule, self._buffers, variables)
         tensors = [Tensor(name, view.shape, "float32") for name, view in self._views.items()]
         self.layout = Layout.of([Tensor(ITERATIONS, (), "int64"), *tensors])
+        self._variables = variables
+        self._runs = [Run(0, 0, weights.size)]
+        self._tables: list[tuple[RowUpdate, Segment]] = []
 
     def attach(self, summation: Summation) -> None:
-        """The gradients must lie as the weights do."""
-        assert summation.gradients == self._weights.size, "gradients and weights lie differently"
+        """Learns where the gradients lie, and which are sparse."""
+        self._runs = runs_of(summation.layout, self._variables)
+        assert summation.gradients == sum(run.size for run in self._runs), "there are gradients of no weights"
+        places = dict(zip(self._variables.trained_paths, _starts(self._variables), strict=True))
+        self._tables = [self._row_update(table, places[table.name]) for table in summation.layout.tables]
+
+    def _row_update(self, table: Table, start: int) -> tuple[RowUpdate, Segment]:
+        def rows(array: np.ndarray) -> np.ndarray:
+            return array[start : start + table.rows * table.width].reshape(table.rows, table.width)
+
+        (segment,) = self._within(start, start + 1)
+        is_decayed = segment.is_decayed and self._scalars[segment.group].decays
+        reach = reach_of(self._rule, is_lazy=self._is_lazy, is_decayed=is_decayed)
+        slots = [rows(slot) for slot in self._slots]
+        is_fresh = self._iterations == 0
+        return RowUpdate(self._rule, rows(self._weights), slots, reach, self._blocks, is_fresh=is_fresh), segment
 
     def prepare(self) -> None:
         """Has Keras compute the next step's scalars, while the workers compute."""
@@ -87,19 +110,20 @@ class FusedUpdate:
         ready, self._ready = self._ready, None
         assert ready is not None  # prepared above
 
-        def update(start: int, end: int, scratch: Scratch) -> None:
-            gradient = total.block(0, start, end, scratch)
-            for segment in self._within(start, end):
-                scalars = ready[segment.group]
-                part = slice(segment.start, segment.end)
-                self._update(
-                    scalars if segment.is_decayed else replace(scalars, decay=None),
-                    gradient[part.start - start : part.stop - start],
-                    part,
-                    scratch,
-                )
+        for run in self._runs:
+            self._apply_run(run, total, ready)
+        for number, (table, segment) in enumerate(self._tables):
+            table.apply(_scalars(ready, segment), total.slices(number))
 
-        self._blocks.run(self._weights.size, update)
+    def _apply_run(self, run: Run, total: StepSum, ready: Sequence[StepScalars]) -> None:
+        def update(start: int, end: int, scratch: Scratch) -> None:
+            gradient = total.block(0, run.gradients + start, run.gradients + end, scratch)
+            first = run.weights + start
+            for segment in self._within(first, run.weights + end):
+                part = slice(segment.start, segment.end)
+                self._update(_scalars(ready, segment), gradient[part.start - first : part.stop - first], part, scratch)
+
+        self._blocks.run(run.size, update)
 
     def learning_rate(self) -> float:
         """Of the next step, as the optimiser has it now; with several factors, of the first."""
@@ -136,6 +160,11 @@ class FusedUpdate:
     def _iterations(self) -> int:
         """Updates so far; the scalars that lie ready belong to the next."""
         return self._scalars[0].iterations - (self._ready is not None)
+
+
+def _scalars(ready: Sequence[StepScalars], segment: Segment) -> StepScalars:
+    scalars = ready[segment.group]
+    return scalars if segment.is_decayed else replace(scalars, decay=None)
 
 
 def _starts(variables: ModelVariables) -> list[int]:

@@ -129,8 +129,7 @@ class Loop:
         started = time.perf_counter()
         contributions = self.rounds.collect()
         gathered = time.perf_counter()
-        sections = {node: self._sections(item) for node, item in contributions.items()}
-        total = StepSum(Node(0, self._shards(self.step)), sections)
+        total = self._total(contributions)
         self.summation.add_up(total)
         self._look_at_norm(total)
         summed = time.perf_counter()
@@ -179,8 +178,10 @@ class Loop:
         """How many of a step's shards have samples: all, but in a last batch that is not full."""
         return -(-self.schedule.batch_samples(step) // self.schedule.shard_capacity)
 
-    def _sections(self, contribution: Contribution) -> list[np.ndarray]:
-        return contribution.slots.sections(contribution.done.key.slot)
+    def _total(self, contributions: Mapping[Node, Contribution]) -> StepSum:
+        sections = {node: item.slots.sections(item.done.key.slot) for node, item in contributions.items()}
+        tables = {node: item.slots.tables(item.done.key.slot) for node, item in contributions.items()}
+        return StepSum(Node(0, self._shards(self.step)), sections, tables)
 
     def _state_changes(self) -> Mapping[str, np.ndarray]:
         return {name: value for name, value in self.summation.tensors.items() if name.startswith("state/")}

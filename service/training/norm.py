@@ -52,4 +52,7 @@ class GradientNorm:
             for name, tensor in self._summation.tensors.items():
                 if name.startswith(GRADIENT):
                     squares.append(float(np.square(tensor, dtype=np.float64).sum()))
+        for number in range(len(self._summation.layout.tables)):
+            rows = total.slices(number).rows.reshape(-1)
+            squares.append(float(np.dot(rows, rows)))
         return math.sqrt(math.fsum(squares))  # the threads' order does not matter to an exact sum

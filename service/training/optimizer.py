@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras.src.optimizers.base_optimizer import clip_by_global_norm
 
 from gradwire.errors import JobFailed
+from service.training.densified import Densified
 from service.training.groups import Groups
 from service.training.summation import GRADIENT, StepSum, Summation
 from service.training.weights import Copy, Weights
@@ -42,6 +43,9 @@ class KerasUpdate:
         self._leader = optimizers[0]
         self._summation: Summation | None = None
         self._gradients: list[Any] = []
+        self._dense: Densified | None = None
+        paths = unique_names(variable.path for variable in variables)
+        self._shapes = [(path, tuple(v.shape)) for path, v in zip(paths, variables, strict=True)]
         members = [groups.members(factor) for factor in groups.distinct]
         limit = _take_over_global_clip(optimizers) if len(optimizers) > 1 else None
         for optimizer, own in zip(optimizers, members, strict=True):
@@ -68,18 +72,20 @@ class KerasUpdate:
     def attach(self, summation: Summation) -> None:
         """From now on gradients are summed up there; it reads them in place."""
         self._summation = summation
-        names = [tensor.name for tensor in summation.layout.tensors if tensor.name.startswith(GRADIENT)]
-        self._gradients = [share(summation.tensors[name]) for name in names]
+        self._dense = Densified(summation.layout.tables)
+        found = summation.tensors | self._dense.gradients
+        self._gradients = [share(found[f"{GRADIENT}{path}"].reshape(shape)) for path, shape in self._shapes]
 
     def prepare(self) -> None:
         """Nothing can be done before the gradients are there."""
 
     def apply(self, total: StepSum) -> None:
         """Updates the weights by the sum of a step's gradients."""
-        assert self._summation is not None  # attach comes first
+        assert self._summation is not None and self._dense is not None  # attach comes first
         self._summation.add_gradients(total)
-        # The results share the variables' memory: let go before the next call, or that copies every variable.
-        self._weights.publish(self._apply(*self._gradients))
+        with self._dense.set(total):
+            # The results share the variables' memory: let go before the next call, or that copies every variable.
+            self._weights.publish(self._apply(*self._gradients))
 
     def learning_rate(self) -> float:
         """Of the next step, as the optimiser has it now; with several factors, of the first."""

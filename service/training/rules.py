@@ -33,6 +33,8 @@ class Rule(Protocol):
     """The arrays besides the weights, each of their shape and starting at zero."""
     scratch: int
     """How many temporary blocks it uses."""
+    rests_always: bool
+    """Whether a gradient of zero changes nothing, weight decay apart; other rules rest where all slots are zero."""
 
     def update(
         self,
@@ -60,6 +62,7 @@ class SgdRule:
         self._momentum = np.float32(momentum)
         self._is_nesterov = is_nesterov
         self.slots: tuple[str, ...] = ("momentum",) if momentum else ()
+        self.rests_always = not momentum
 
     def update(
         self,
@@ -91,6 +94,7 @@ class AdamRule:
 
     scratch = 2
     slots: tuple[str, ...] = ("momentum", "velocity")
+    rests_always = False
 
     def __init__(self, beta_1: float, beta_2: float, epsilon: float) -> None:
         # As Keras: Python subtracts, TensorFlow rounds to float32.

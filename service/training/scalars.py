@@ -28,12 +28,11 @@ class Scalars:
 
     Args:
         optimizer: fresh, unbuilt; SGD, Adam or AdamW, none of them with clipping.
-        is_adam: whether its update divides by a second moment.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, *, is_adam: bool) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         self._optimizer = optimizer
-        self._is_adam = is_adam
+        self._is_adam = is_adam = not isinstance(optimizer, keras.optimizers.SGD)
         self._twins = [keras.Variable(np.ones(1, np.float32), name=f"twin_{number}") for number in range(TWINS)]
         optimizer.build(self._twins)
         self._gradients = [tf.fill([1], np.float32(LARGE if is_adam else 1.0))] * TWINS
@@ -47,6 +46,11 @@ class Scalars:
         if optimizer.weight_decay is not None:
             # A function of its own: as a result of the other, it would keep TensorFlow from merging constants.
             self._decay = Concrete(tf.function(self._trace_decay, autograph=False).get_concrete_function())
+
+    @property
+    def decays(self) -> bool:
+        """Whether there is weight decay."""
+        return self._decay is not None
 
     def restore(self, iterations: int) -> None:
         """The next step is the one after so many."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from service.training.blocks import Blocks, Scratch
 from workers.layout import Layout
+from workers.slices import Slices, added
 from workers.tree import Node
 
 Sections = list[np.ndarray]
@@ -28,10 +29,23 @@ class StepSum:
 
     root: Node
     contributions: Mapping[Node, Sections]
+    tables: Mapping[Node, Sequence[Slices]] = field(default_factory=dict)
+    """For each contribution the slices of the tables, in their order."""
 
     def block(self, section: int, start: int, end: int, scratch: Scratch) -> np.ndarray:
         """The sum of elements [start, end) of a section; to be read before the same thread asks for another."""
         return self._sum(self.root, section, slice(start, end), scratch, FIRST_FREE)
+
+    def slices(self, table: int) -> Slices:
+        """The sum of a table's slices; it may share a contribution's memory."""
+        return self._slices(self.root, table)
+
+    def _slices(self, node: Node, table: int) -> Slices:
+        found = self.tables.get(node)
+        if found is not None:
+            return found[table]
+        left, right = node.children()
+        return added(self._slices(left, table), self._slices(right, table))
 
     def _sum(self, node: Node, section: int, part: slice, scratch: Scratch, number: int) -> np.ndarray:
         found = self.contributions.get(node)

@@ -32,6 +32,7 @@ from service.training.groups import Groups
 from service.training.guard import Guard
 from service.training.loop import Loop
 from service.training.norm import GradientNorm
+from service.training.optimizer import KerasUpdate
 from service.training.patience import until_stored
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
@@ -56,7 +57,7 @@ from workers.source_code import failure_within
 from workers.variables import ModelVariables
 
 MAX_SHOWN = 10
-"""Layers in a message."""
+"""Layers, or tables, in a message."""
 
 SUCCESSOR_S = 1.0
 """How often a trainer without workers asks whether a newer one has been started."""
@@ -207,7 +208,8 @@ class Trainer:
         weights = Weights(self._server, variables)
         groups = Groups.of(self._spec.training, variables.trained_paths)
         make = partial(make_optimizer, self._spec.optimizer, self._spec.training.gradient_clip)
-        update = make_update(make, groups, variables, weights, self._blocks)
+        is_lazy = self._spec.training.sparse == "lazy"
+        update = make_update(make, groups, variables, weights, self._blocks, is_lazy=is_lazy)
         self._reporter.update(total_steps=rows.schedule.total_steps)
         average = self._average(variables, weights)
         saved = [weights.layout, update.layout, *([average.layout] if average else [])]
@@ -256,6 +258,7 @@ class Trainer:
         self._compare(restored, terms.fingerprint)
         summation = Summation(terms.contribution, self._blocks)
         model.update.attach(summation)
+        self._tell_of_tables(model.update, terms.contribution)
         training, objective = self._spec.training, model.objective
         totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
         rule = training.early_stopping
@@ -290,6 +293,18 @@ class Trainer:
         if restored is not None:
             loop.resume(restored)
         return loop
+
+    def _tell_of_tables(self, update: Update, contribution: Layout) -> None:
+        names = ", ".join(table.name for table in contribution.tables[:MAX_SHOWN])
+        more = len(contribution.tables) - MAX_SHOWN
+        names += f" and {more} others" if more > 0 else ""
+        if not names:
+            return
+        if isinstance(update, KerasUpdate):
+            message = f"the optimizer has no rule for rows, or an option that has none: all of {names} is updated"
+            self._reporter.emit("warning", f"{message} in every step, by a dense gradient")
+        else:
+            self._reporter.emit("state", f"sparse gradients ({self._spec.training.sparse}) of {names}")
 
     def _compare(self, restored: Checkpoint | None, fingerprint: dict[str, str]) -> None:
         self._reporter.update(fingerprint=fingerprint)

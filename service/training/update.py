@@ -45,13 +45,14 @@ class Update(Protocol):
 
 def make_update(
     make: Callable[[float], keras.optimizers.Optimizer], groups: Groups, variables: ModelVariables, weights: Weights,
-    blocks: Blocks,
+    blocks: Blocks, *, is_lazy: bool = False,
 ) -> Update:  # fmt: skip
     """The fastest way to a Keras optimiser's bits.
 
     Args:
         make: a fresh optimiser, not built, whose learning rate is multiplied by a factor.
         groups: of the trained variables.
+        is_lazy: whether tables are updated where they were gathered only.
     """
     optimizers = [make(factor) for factor in groups.distinct]
     require_decay(optimizers[0], groups)
@@ -59,4 +60,4 @@ def make_update(
     if rule is None:
         return KerasUpdate(optimizers, variables.trainable, weights, groups)
     weights.bind()
-    return FusedUpdate(optimizers, rule, weights.trained, variables, blocks, groups)
+    return FusedUpdate(optimizers, rule, weights.trained, variables, blocks, groups, is_lazy=is_lazy)

@@ -1,4 +1,4 @@
-"""Models of four kinds with data that they can be trained on, as specifications and as plain Keras."""
+"""Models of five kinds with data that they can be trained on, as specifications and as plain Keras."""
 
 from __future__ import annotations
 
@@ -131,7 +131,41 @@ def several_heads() -> Case:
     )
 
 
-CASES = {case.__name__: case for case in (convolutional, recurrent, attention, several_heads)}
+def recommender(rows: int = 2000) -> Case:
+    """Pairs and items look into one large table, items into another, words into a small one."""
+
+    def build() -> Any:
+        from keras import Input, Model, layers
+
+        pair = Input((2,), dtype="int32", name="pair")
+        item = Input((1,), dtype="int32", name="item")
+        words = Input((3,), dtype="int32", name="words")
+        users = layers.Embedding(rows, 8, name="users")
+        value = layers.Flatten(name="flat")(users(pair))
+        first = layers.Flatten(name="own")(users(item))
+        other = layers.Flatten(name="other")(layers.Embedding(rows, 4, name="items")(item))
+        small = layers.Flatten(name="small")(layers.Embedding(9, 4, name="words_table")(words))
+        value = layers.Concatenate(name="both")([value, first, other, small])
+        value = layers.Dropout(0.2, name="drop")(layers.Dense(16, activation="relu", name="mix")(value))
+        return Model({"pair": pair, "item": item, "words": words}, layers.Dense(1, name="score")(value))
+
+    rng = np.random.default_rng(5)
+    # A few rows are in most batches, and many in none.
+    ids = (rows * rng.random((ROWS, 3)) ** 4).astype(np.int32)
+    return Case(
+        "recommender",
+        build,
+        {
+            "pair": ids[:, :2],
+            "item": ids[:, 2:],
+            "words": rng.integers(0, 9, (ROWS, 3)).astype(np.int32),
+        },
+        {"score": rng.standard_normal((ROWS, 1)).astype(np.float32)},
+        {"score": {"name": "MeanSquaredError"}},
+    )
+
+
+CASES = {case.__name__: case for case in (convolutional, recurrent, attention, several_heads, recommender)}
 
 
 def write_npz(case: Case, path: Path) -> Path:

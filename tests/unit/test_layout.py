@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.layout import ALIGNMENT_BYTES, Layout, Tensor
+from workers.alignment import ALIGNMENT_BYTES
+from workers.layout import Layout, Tensor
 from workers.seeds import WORD_BOUND, seed_states
 
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)

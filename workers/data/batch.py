@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gradwire.errors import JobFailed
+from workers.alignment import ALIGNMENT_BYTES
 from workers.data import faults
 from workers.data.source import Source
-from workers.layout import ALIGNMENT_BYTES, numpy_dtype
+from workers.layout import numpy_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -497,6 +497,7 @@ class TrainingSpec(_message.Message):
     WEIGHT_DECAY_EXCLUDE_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_MULTIPLIERS_FIELD_NUMBER: _builtins.int
     MOVING_AVERAGE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     global_batch: _builtins.int
     """Samples per optimiser step, over all shards."""
     epochs: _builtins.int
@@ -518,6 +519,8 @@ class TrainingSpec(_message.Message):
     """"fail" or "skip" """
     disconnected: _builtins.float
     """Seconds without any client before the job pauses; 0 for never."""
+    sparse: _builtins.str
+    """"exact" or "lazy": how tables that only gathers read are updated."""
     @_builtins.property
     def gradient_clip(self) -> Global___GradientClip: ...
     @_builtins.property
@@ -555,10 +558,11 @@ class TrainingSpec(_message.Message):
         weight_decay_exclude: _abc.Iterable[_builtins.str] | None = ...,
         learning_rate_multipliers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         moving_average: Global___MovingAverage | None = ...,
+        sparse: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "early_stopping", b"early_stopping", "epochs", b"epochs", "gradient_clip", b"gradient_clip", "length", b"length", "moving_average", b"moving_average", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "learning_rate_multipliers", b"learning_rate_multipliers", "length", b"length", "moving_average", b"moving_average", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "steps", b"steps", "strategy", b"strategy", "weight_decay_exclude", b"weight_decay_exclude", "xla", b"xla"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulation", b"accumulation", "checkpoint", b"checkpoint", "disconnected", b"disconnected", "early_stopping", b"early_stopping", "epochs", b"epochs", "evaluate_every", b"evaluate_every", "global_batch", b"global_batch", "gradient_clip", b"gradient_clip", "learning_rate_multipliers", b"learning_rate_multipliers", "length", b"length", "moving_average", b"moving_average", "on_nonfinite", b"on_nonfinite", "precision", b"precision", "seed", b"seed", "shards", b"shards", "sparse", b"sparse", "steps", b"steps", "strategy", b"strategy", "weight_decay_exclude", b"weight_decay_exclude", "xla", b"xla"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_length: _TypeAlias = _typing.Literal["epochs", "steps"]  # noqa: Y015
     _WhichOneofArgType_length: _TypeAlias = _typing.Literal["length", b"length"]  # noqa: Y015

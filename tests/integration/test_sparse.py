@@ -1,0 +1,108 @@
+"""Jobs whose tables have sparse gradients: one digest, whoever computes, and the one of dense gradients."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gradwire.spec.job import JobSpec
+from tests.integration.cases import recommender, spec_of, write_npz
+from tests.integration.lab import Result, lab, run
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+
+STEPS = 21
+"""Three epochs of 200 rows in batches of 32: every seventh batch has 8 rows, which leaves shards empty."""
+OPTIMIZERS = {
+    "sgd": {"name": "SGD", "config": {"learning_rate": 0.05}},
+    "adam": {"name": "Adam", "config": {"learning_rate": 0.01}},
+    "adagrad": {"name": "Adagrad", "config": {"learning_rate": 0.1}},
+}
+SPARSE = "of users/embeddings, items/embeddings"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("sparse")
+    write_npz(recommender(), made / "recommender.npz")
+    return made
+
+
+def spec(optimizer: str, sparse: str = "exact", *, min_workers: int = 1, shards: int = 4) -> JobSpec:
+    training = {"steps": STEPS, "checkpoint": {"everySteps": 5}, "sparse": sparse, "shards": shards}
+    return spec_of(
+        recommender(),
+        "server:recommender.npz",
+        optimizer=OPTIMIZERS[optimizer],
+        training=training,
+        resources={"workers": 4, "minWorkers": min_workers},
+    )
+
+
+@cache
+def undisturbed(optimizer: str, sparse: str, folder: Path) -> Result:
+    return succeeded(run(spec(optimizer, sparse), folder, workers=2))
+
+
+def succeeded(result: Result) -> Result:
+    assert result.outcome.state == "SUCCEEDED", result.outcome.error
+    return result
+
+
+def make_all_dense() -> None:
+    """What a worker does before it takes its role."""
+    from workers import sparse
+
+    sparse.DENSE_BELOW = 10**9
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_exact_has_the_digest_of_dense_gradients(optimizer: str, folder: Path) -> None:
+    with lab(spec(optimizer), folder, workers=0) as job:
+        for _ in range(2):
+            job.add_worker(make_all_dense)
+        dense = succeeded(job.result())
+    found = undisturbed(optimizer, "exact", folder)
+    assert found.digest == dense.digest
+    assert not any("gradients" in event.message for event in dense.progress.events)
+    told = "sparse gradients (exact) of" if optimizer != "adagrad" else "no rule for rows"
+    assert any(told in event.message for event in found.progress.events)
+
+
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+def test_the_number_of_workers_and_how_they_exchange_change_no_bit(sparse: str, folder: Path) -> None:
+    expected = undisturbed("adam", sparse, folder).digest
+    assert succeeded(run(spec("adam", sparse), folder, workers=1)).digest == expected
+    with lab(spec("adam", sparse, min_workers=4), folder, workers=2, is_remote=True) as job:
+        for _ in range(2):
+            job.add_worker(is_remote=False)
+        assert succeeded(job.result()).digest == expected
+
+
+def test_lazy_is_another_optimiser_than_exact(folder: Path) -> None:
+    assert undisturbed("adam", "lazy", folder).digest != undisturbed("adam", "exact", folder).digest
+
+
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+def test_a_killed_worker_and_a_killed_trainer_change_no_bit(sparse: str, folder: Path) -> None:
+    """The worker is stopped once it is ready, so that the first step waits for it, and then killed."""
+    with lab(spec("adam", sparse, min_workers=2), folder, workers=1) as first:
+        first.wait_for(lambda progress: any(view.state == "READY" for view in progress.snapshot.workers))
+        victim = first.workers[0].process.pid
+        assert victim is not None
+        os.kill(victim, signal.SIGSTOP)
+        first.add_worker()
+        first.wait_for(lambda progress: progress.snapshot.is_running)
+        os.kill(victim, signal.SIGKILL)
+        first.wait_for(lambda progress: progress.snapshot.checkpoint_step >= 5)
+        assert first.trainer is not None and first.trainer.process.pid is not None
+        os.kill(first.trainer.process.pid, signal.SIGKILL)
+        first.trainer.process.join(10)
+    with lab(spec("adam", sparse), folder, workers=1, job_id=first.job_id, generation=2) as second:
+        result = succeeded(second.result())
+    assert any("goes on from" in event.message for event in result.progress.events)
+    assert result.digest == undisturbed("adam", sparse, folder).digest
