@@ -12,7 +12,7 @@ import pytest
 
 from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
-from tests.faults.traces import wait_until
+from tests.faults.traces import traces, wait_until
 from tests.integration.jobs import a_spec, finished, trainer_pid, wait_for
 from tests.integration.server import serving
 from tests.integration.standalone import StandaloneRay, standalone_ray
@@ -25,10 +25,14 @@ STEPS = 1500
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneRay]:
-    with standalone_ray(tmp_path_factory.mktemp("ray")) as made, pytest.MonkeyPatch.context() as patch:
-        for name, value in made.environment.items():
+    with traces("outlives") as started, pytest.MonkeyPatch.context() as patch:
+        for name, value in started.environment.items():
             patch.setenv(name, value)
-        yield made
+        with standalone_ray(tmp_path_factory.mktemp("ray")) as made:
+            for name, value in made.environment.items():
+                patch.setenv(name, value)
+            yield made
+        assert "\n".join(started.left()) == ""
 
 
 def test_a_job_goes_on_without_its_coordinator_and_with_the_next(cluster: StandaloneRay, tmp_path: Path) -> None:
