@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -48,12 +49,15 @@ def export_model(
         KERAS: _write_keras,
         SAVED_MODEL: _write_saved_model,
     }
+    prefix = f"gradwire-export-{job_id}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # by an earlier start of the trainer, killed here
+        shutil.rmtree(left, ignore_errors=True)
     formats: list[str] = []
     warnings: list[str] = []
     is_stored = True
     for name, write in writers.items():
         try:
-            with tempfile.TemporaryDirectory(prefix="gradwire-export-") as folder, _temporary_files_in(folder):
+            with tempfile.TemporaryDirectory(prefix=prefix) as folder, _temporary_files_in(folder):
                 write(model, Path(folder), storage, f"jobs/{job_id}/export", may_write)
             formats.append(name)
         except JobFailed:

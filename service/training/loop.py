@@ -87,7 +87,9 @@ class Loop:
         """
         self._window_started = time.monotonic()
         is_over = self._is_over
-        if not is_over:
+        if is_over:
+            self._report()
+        else:
             self._begin()
         while not is_over:
             self.rounds.interrupt()
@@ -98,7 +100,6 @@ class Loop:
                 self._begin()
             self._count(committed)
             is_over = self._after_step() or is_last
-        self._report()
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""

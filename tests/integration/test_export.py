@@ -137,7 +137,8 @@ def test_one_format_that_fails_leaves_the_other(tmp_path: Path, monkeypatch: pyt
             raise NotImplementedError("this layer has no config\nsecond line")
 
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    for name in ("gradwire-export-j1-killed", "gradwire-export-j2-at-work"):
+        (scratch / name / "saved_model").mkdir(parents=True)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     image = keras.Input((4,))
     storage = Storage(str(tmp_path / "storage"))
@@ -146,7 +147,7 @@ def test_one_format_that_fails_leaves_the_other(tmp_path: Path, monkeypatch: pyt
     (warning,) = exports.warnings
     assert "export of job j1 as keras failed: NotImplementedError: this layer has no config;" in warning
     assert storage.names("jobs/j1/export") == ["saved_model.tar"]
-    assert list(scratch.iterdir()) == []
+    assert [path.name for path in scratch.iterdir()] == ["gradwire-export-j2-at-work"], "what this job left is removed"
 
 
 def test_a_storage_without_room_is_a_warning(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_the_number_of_workers_changes_no_bit(name: str, workers: int, folder: P
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     assert result.digest == undisturbed(name, folder).digest
     assert result.progress.snapshot.step == STEPS
+    told = [event.step for event in result.progress.events if event.kind == "progress"]
+    assert told == sorted(set(told)) and told[-1] == STEPS, "no step is told twice"
 
 
 @pytest.mark.parametrize("name", ["convolutional", "several_heads"])
