@@ -40,6 +40,8 @@ class Assignment:
     """flight: workers of the trainer's node connect as from another one."""
     exchange_address: str = ""
     """Of a worker: where its trainer listens; a folder of this node, or grpc://HOST:PORT."""
+    shares_stream: bool = False
+    """Of a worker on another node than its trainer: whether all workers of its node use one stream, through a relay."""
     exchange_host: str = ""
     """Of a trainer: where it listens for workers of other nodes; empty where there are none."""
     node: str = ""

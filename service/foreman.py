@@ -40,7 +40,9 @@ class Foreman:
         number = job.record.next_worker
         for node, wanted in run.grant.workers.items():
             for _ in range(wanted - run.present(node)):
-                handle = self._launcher.worker(run.assignment, number, address, job.demand, node)
+                handle = self._launcher.worker(
+                    run.assignment, number, address, job.demand, node, has_colleagues=wanted > 1
+                )
                 run.workers[handle.id] = PlacedWorker(handle, node)
                 number += 1
         if number > job.record.next_worker:

@@ -50,8 +50,13 @@ class Launcher:
         )
         return assignment, self.engine.launch_trainer(assignment)
 
-    def worker(self, trainer: Assignment, number: int, address: str, demand: Demand, node: str) -> WorkerHandle:
-        """Launches a worker of a trainer that listens at `address`."""
+    def worker(
+        self, trainer: Assignment, number: int, address: str, demand: Demand, node: str, *, has_colleagues: bool
+    ) -> WorkerHandle:
+        """Launches a worker of a trainer that listens at `address`; with colleagues on its node it shares a stream."""
         worker_id = f"{trainer.job_id}-g{trainer.generation}-w{number}"
-        assignment = replace(trainer, worker_id=worker_id, exchange_address=address)
+        shares_stream = has_colleagues and trainer.exchange == "auto"
+        assignment = replace(
+            trainer, worker_id=worker_id, exchange_address=address, shares_stream=shares_stream
+        )  # fmt: skip
         return self.engine.launch_worker(assignment, node, demand.cpus / UNITS, demand.gpus / UNITS)

@@ -33,8 +33,27 @@ class Node:
         middle = self.lo + (1 << ((self.size - 1).bit_length() - 1))
         return Node(self.lo, middle), Node(middle, self.hi)
 
+    def shards(self) -> range:
+        return range(self.lo, self.hi)
+
     def leaves(self) -> Iterator[Node]:
-        return (Node(shard, shard + 1) for shard in range(self.lo, self.hi))
+        return (Node(shard, shard + 1) for shard in self.shards())
+
+
+def parent(node: Node, root: Node) -> Node | None:
+    """The node of a tree whose child a node is; None for the root.
+
+    Raises:
+        ValueError: the tree has no such node.
+    """
+    found, place = None, root
+    while place != node:
+        if place.is_leaf or not root.lo <= node.lo < node.hi <= root.hi:
+            raise ValueError(f"{node} is no node of the tree over {root}")
+        found = place
+        left, right = place.children()
+        place = left if node.hi <= left.hi else right
+    return found
 
 
 def cut(node: Node, limit: int) -> list[Node]:

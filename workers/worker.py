@@ -86,7 +86,11 @@ class Worker:
             node=os.uname().nodename,
         )
         if mine.exchange_address.startswith(FLIGHT):
-            # pyarrow, which workers on the trainer's node do without.
+            # pyarrow, and what starts a process: workers on the trainer's node do without.
+            if mine.shares_stream:
+                from workers.exchange import relay_client  # noqa: PLC0415
+
+                return relay_client.connect(mine, hello)
             from workers.exchange.flight import FlightClient  # noqa: PLC0415
 
             return FlightClient(mine.exchange_address, hello)

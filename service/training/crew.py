@@ -113,7 +113,9 @@ class Crew:
             for worker_id, member in self.members.items()
             if member.slots is not None and worker_id not in self._leaving
         ]
-        return sorted(worker_id for _, worker_id in sorted(able)[: self.limit])
+        active = [worker_id for _, worker_id in sorted(able)[: self.limit]]
+        # Neighbours get neighbouring nodes of the tree, which a relay can add up.
+        return sorted(active, key=lambda worker_id: (self.members[worker_id].view.node, worker_id))
 
     def resize(self, limit: int) -> None:
         """From now on so many workers get orders."""

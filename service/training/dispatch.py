@@ -5,9 +5,10 @@ Workers may come, finish, fail and leave in any order; each shard ends up in exa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from workers.exchange.combiner import Place
 from workers.exchange.messages import Key
 from workers.tree import Node, share_out
 
@@ -30,14 +31,8 @@ class Order:
 
     worker_id: str
     key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a node's contribution lies."""
-
-    worker_id: str
-    slot: int
+    is_last: bool = False
+    """Whether nothing was left to be given out after it."""
 
 
 class Dispatch:
@@ -107,6 +102,25 @@ class Dispatch:
             self._idle.append(worker_id)
         return self._hand_out()
 
+    def finish_sum(self, node: Node, place: Place, parts: Sequence[tuple[str, Key]]) -> tuple[bool, list[Order]]:
+        """Several workers' nodes, which make up a node, are done, and lie added up in one place.
+
+        If one of them is not awaited, its worker was given up meanwhile and its shards went to others: then the whole
+        sum is refused, and the nodes of the others are computed again. Returns whether it was taken, and the orders.
+        """
+        awaited = [(worker_id, key) for worker_id, key in parts if self._running.get(worker_id) == key]
+        is_taken = len(awaited) == len(parts)
+        for worker_id, key in awaited:
+            del self._running[worker_id]
+            if not is_taken:
+                self._orphans.append(key.node)
+                self._slots[worker_id] -= 1
+            if worker_id not in self._retired:
+                self._idle.append(worker_id)
+        if is_taken:
+            self.done[node] = place
+        return is_taken, self._hand_out()
+
     def retire(self, worker_id: str) -> list[Order]:
         """A worker shall get no order more; the one it has it may finish."""
         self._retired.add(worker_id)
@@ -141,7 +155,7 @@ class Dispatch:
         self._waiting = {worker_id: list(nodes) for worker_id, nodes in zip(self._idle, plan, strict=True)}
 
     def _hand_out(self) -> list[Order]:
-        orders = []
+        given = []
         for worker_id in list(self._idle):
             node = self._next(worker_id)
             if node is None:
@@ -150,8 +164,9 @@ class Dispatch:
             key = Key(self.step, node, next(self._attempts), self.step, self._slots[worker_id])
             self._slots[worker_id] += 1
             self._running[worker_id] = key
-            orders.append(Order(worker_id, key))
-        return orders
+            given.append((worker_id, key))
+        is_last = not self._orphans and not any(self._waiting.values())
+        return [Order(worker_id, key, is_last) for worker_id, key in given]
 
     def _next(self, worker_id: str) -> Node | None:
         """Its own plan first, for which it has prepared the data; then what has lost its worker; then another's."""

@@ -61,6 +61,8 @@ class Remote(Protocol):
 
     def has(self, worker_id: str) -> bool: ...
 
+    def stream(self, worker_id: str) -> int: ...
+
     def send(self, worker_id: str, word: Word) -> None: ...
 
     def drop(self, worker_id: str, reason: str) -> None: ...
@@ -99,6 +101,10 @@ class SharedMemoryServer:
     def transport(self, worker_id: str) -> str:
         """How a worker exchanges memory with us."""
         return FLIGHT if self._remote is not None and self._remote.has(worker_id) else "shared_memory"
+
+    def stream(self, worker_id: str) -> int:
+        """Which of the streams from other nodes a worker is at; workers behind one relay are at the same."""
+        return self._remote.stream(worker_id) if self._remote is not None else 0
 
     def memory(self, name: str) -> memoryview:
         """A segment of ours, empty before it is made."""

@@ -1,4 +1,5 @@
-"""The trainer's end of the exchange with workers on other nodes: a Flight server, one stream and two threads a worker.
+"""The trainer's end of the exchange with workers on other nodes: a Flight server, one stream and two threads for each
+worker, or for all workers of a node that share a relay.
 
 The streams' threads put what they hear into a queue and wake the loop, which alone decides; `SharedMemoryServer.poll`
 hands it out with everything else.
@@ -20,94 +21,15 @@ from pyarrow import flight
 
 from gradwire.assignment import Assignment
 from service.training.exchange import Event, Left, Said
+from service.training.flight_stream import Member, Stream
 from workers.exchange import frames
 from workers.exchange.frames import Frame, Kind, Received
-from workers.exchange.messages import Codec, Count, Hello, Malformed, Ready, Refused, Welcome, Word, Work
-from workers.exchange.segment import Segment
+from workers.exchange.messages import Codec, Hello, Malformed, Refused, Summed, Word
 
-MAX_WAITING = 64
-"""Words that a worker has not taken yet; with more it hangs, and is dropped."""
 MAX_PEERS = 1100
-MAX_DOCUMENT_BYTES = 64 << 20
+"""Workers of other nodes."""
 
 log = structlog.get_logger()
-
-
-class Peer:
-    """A worker at the other end of a stream. Its sending thread owns the writer, its reading thread the rest."""
-
-    def __init__(self, hello: Hello, writer: Any, weights: Callable[[], memoryview], name: str) -> None:
-        self.hello = hello
-        self._writer = writer
-        self._weights = weights
-        self._name = name
-        self._waiting: queue.Queue[Word | None] = queue.Queue(MAX_WAITING)
-        self._version = -1
-        self._document: Segment | None = None
-        self._slots: Segment | None = None
-
-    def post(self, word: Word) -> bool:
-        """Has a word sent; False where the worker does not take any more."""
-        try:
-            self._waiting.put_nowait(word)
-        except queue.Full:
-            return False
-        return True
-
-    def hang_up(self) -> None:
-        """Ends the sending thread, after what was posted before if that is taken."""
-        try:
-            self._waiting.put_nowait(None)
-        except queue.Full:
-            self._waiting.queue.clear()
-            self._waiting.put_nowait(None)
-
-    def send_all(self) -> None:
-        """The sending thread: words in order, and before an order the weights that it reads, once for each version."""
-        try:
-            while (word := self._waiting.get()) is not None:
-                datagram = Codec.encode(word)
-                if isinstance(word, Work | Count) and word.key.version != self._version:
-                    self._version = word.key.version
-                    memory = self._weights()
-                    for frame, body in frames.chunks(Kind.WEIGHTS, memory, 0, len(memory), datagram):
-                        frames.write(self._writer, frame, body)
-                    continue
-                size = len(self._weights()) if isinstance(word, Welcome) else 0
-                frames.write(self._writer, Frame(Kind.WORD, size=size, datagram=datagram))
-        except (pa.ArrowException, OSError):
-            return  # the reading thread tells that the worker has left
-
-    def take(self, received: Received) -> Said | None:
-        """The reading thread: puts memory where it belongs; returns the word that a frame is.
-
-        Raises:
-            Malformed: a frame that does not fit what came before.
-        """
-        match received.frame.kind:
-            case Kind.WORD:
-                return self._said(Codec.decode(received.frame.datagram))
-            case Kind.DOCUMENT if self._slots is None and 0 < len(received.body) <= MAX_DOCUMENT_BYTES:
-                self._document = Segment.create(f"{self._name}-ready", len(received.body))
-                self._document.buffer[:] = bytes(received.body)
-                # Nothing is taken before it is filled, whatever size it claims to have.
-                self._slots = Segment.create(f"{self._name}-slots", received.frame.size, reserve=False)
-            case Kind.SLOTS if self._slots is not None:
-                frames.place(received, memoryview(self._slots.buffer))
-                return self._said(Codec.decode(received.frame.datagram)) if received.frame.datagram else None
-            case kind:
-                raise Malformed(f"{kind.name} is not expected")
-        return None
-
-    def _said(self, word: Word) -> Said:
-        if isinstance(word, Hello):
-            raise Malformed("a second Hello")
-        if not isinstance(word, Ready):
-            return Said(self.hello.worker_id, word)
-        if self._document is None or self._slots is None:
-            raise Malformed("Ready before its document")
-        segments = {word.document: self._document, word.segment: self._slots}
-        return Said(self.hello.worker_id, word, segments)
 
 
 class _Token(flight.ServerMiddlewareFactory):
@@ -134,7 +56,8 @@ class FlightServer(flight.FlightServerBase):
         self._assignment = assignment
         self._host = host
         self._weights = weights
-        self._peers: dict[str, Peer] = {}
+        self._places: dict[str, tuple[Stream, int]] = {}
+        """Each worker's stream, and its number there."""
         self._lock = threading.Lock()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.bell, self._ring = socket.socketpair()
@@ -159,76 +82,115 @@ class FlightServer(flight.FlightServerBase):
 
     def has(self, worker_id: str) -> bool:
         """Whether the worker is connected here."""
-        return worker_id in self._peers
+        return worker_id in self._places
+
+    def stream(self, worker_id: str) -> int:
+        """Which stream a worker is at, 0 if at none."""
+        place = self._places.get(worker_id)
+        return id(place[0]) if place is not None else 0
 
     def send(self, worker_id: str, word: Word) -> None:
         """Has a word sent; a worker that takes none is dropped."""
-        peer = self._peers.get(worker_id)
-        if peer is not None and not peer.post(word):
+        place = self._places.get(worker_id)
+        if place is not None and not place[0].post(place[1], word):
             self.drop(worker_id, "does not take words")
 
     def drop(self, worker_id: str, reason: str) -> None:
         """Hangs up on a worker; a poll tells that it left."""
-        with self._lock:
-            peer = self._peers.pop(worker_id, None)
-        if peer is not None:
-            peer.post(Refused(reason=reason))
-            peer.hang_up()
-            self._tell(Left(worker_id, reason))
+        place = self._places.get(worker_id)
+        if place is None or not self._forget(*place):
+            return
+        stream, number = place
+        stream.post(number, Refused(reason=reason))
+        stream.post(number, None)
+        if not stream.members:
+            stream.hang_up()
+        self._tell(Left(worker_id, reason))
 
     def close(self) -> None:
         """Hangs up on everybody."""
         with self._lock:
-            peers, self._peers = list(self._peers.values()), {}
-        for peer in peers:
-            peer.hang_up()
+            streams = {id(stream): stream for stream, _ in self._places.values()}
+            self._places.clear()
+            for stream in streams.values():
+                stream.members.clear()
+        for stream in streams.values():
+            stream.hang_up()
         # It waits for streams, of which some may hang; they end with the process.
         threading.Thread(target=self.shutdown, name="flight-shutdown", daemon=True).start()
         self.bell.close()
         self._ring.close()
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        """One worker's stream, from its Hello to its end; the thread is gRPC's."""
-        peer = self._admit(reader, writer)
-        worker_id = peer.hello.worker_id
-        sender = threading.Thread(target=peer.send_all, name=f"flight-{worker_id}", daemon=True)
+        """One stream, from its first Hello to its end; the thread is gRPC's."""
+        stream = Stream(writer, self._weights)
+        try:
+            self._take(stream, frames.read(reader))
+        except Malformed as error:
+            log.warning("flight_refused", job=self._assignment.job_id, why=str(error))
+            raise flight.FlightUnauthorizedError("this is not the job's trainer") from error
+        writer.begin(frames.SCHEMA)
+        sender = threading.Thread(target=stream.send_all, name="flight-sender", daemon=True)
         sender.start()
         reason = "hung up"
         try:
-            while self._peers.get(worker_id) is peer and (received := frames.read(reader)) is not None:
-                said = peer.take(received)
-                if said is not None and self._peers.get(worker_id) is peer:
-                    self._tell(said)
+            while stream.members and (received := frames.read(reader)) is not None:
+                self._take(stream, received)
         except Malformed as error:
             reason = f"sent what is no frame: {error}"
-            log.warning("malformed_frame", job=self._assignment.job_id, worker=worker_id, why=str(error))
+            log.warning("malformed_frame", job=self._assignment.job_id, why=str(error))
         except (pa.ArrowException, OSError):
             pass  # a broken stream is a hang-up
-        with self._lock:
-            has_left = self._peers.get(worker_id) is peer and self._peers.pop(worker_id) is not None
-        if has_left:
-            self._tell(Left(worker_id, reason))
-        peer.hang_up()
+        for number, member in list(stream.members.items()):
+            if self._forget(stream, number):
+                self._tell(Left(member.worker_id, reason))
+        stream.hang_up()
         sender.join()
 
-    def _admit(self, reader: Any, writer: Any) -> Peer:
+    def _take(self, stream: Stream, received: Received | None) -> None:
+        """A frame of a stream; who is no member says Hello first, or was dropped and does not know it yet."""
+        frame = received.frame if received is not None else Frame(Kind.WORD)
+        member = stream.members.get(frame.number)
+        if member is None:
+            word = Codec.decode(frame.datagram) if frame.datagram or not stream.members else None
+            if isinstance(word, Hello):
+                self._admit(stream, frame.number, word)
+            elif not stream.members:
+                raise Malformed("garbage")
+            elif isinstance(word, Summed):
+                self._tell(Said(word.parts[0].worker_id, word))  # the others have to hear that it is refused
+        elif frame.kind is Kind.LEFT:
+            if self._forget(stream, frame.number):
+                self._tell(Left(member.worker_id, "hung up"))
+        elif (
+            received is not None
+            and (said := member.take(received)) is not None
+            and (self._is_there(stream, member) or isinstance(said.word, Summed))
+        ):
+            self._tell(said)
+
+    def _admit(self, stream: Stream, number: int, hello: Hello) -> None:
         mine = self._assignment
-        try:
-            received = frames.read(reader)
-            hello = Codec.decode(received.frame.datagram) if received is not None else None
-        except Malformed:
-            hello = None
-        if not isinstance(hello, Hello) or (hello.job_id, hello.generation) != (mine.job_id, mine.generation):
-            log.warning("flight_refused", job=mine.job_id, why="garbage, or for another job")
-            raise flight.FlightUnauthorizedError("this is not the job's trainer")
-        writer.begin(frames.SCHEMA)
-        peer = Peer(hello, writer, self._weights, f"gradwire-{hello.worker_id}")
+        if (hello.job_id, hello.generation) != (mine.job_id, mine.generation):
+            raise Malformed("a Hello for another job")
         with self._lock:
-            if hello.worker_id in self._peers or len(self._peers) >= MAX_PEERS:
-                raise flight.FlightUnauthorizedError("a worker of this name is here already")
-            self._peers[hello.worker_id] = peer
+            if hello.worker_id in self._places or len(self._places) >= MAX_PEERS:
+                raise Malformed("a worker of this name is here already")
+            self._places[hello.worker_id] = stream, number
+            stream.members[number] = Member(hello.worker_id)
         self._tell(Said(hello.worker_id, hello))
-        return peer
+
+    def _is_there(self, stream: Stream, member: Member) -> bool:
+        place = self._places.get(member.worker_id)
+        return place is not None and place[0] is stream
+
+    def _forget(self, stream: Stream, number: int) -> bool:
+        """Whether it was there."""
+        with self._lock:
+            member = stream.members.pop(number, None)
+            if member is not None:
+                del self._places[member.worker_id]
+            return member is not None
 
     def _tell(self, event: Event) -> None:
         self._events.put(event)

@@ -68,10 +68,11 @@ class Paces:
         record.since_s, record.shards = now_s, shards
 
     def finished(self, worker_id: str, now_s: float) -> None:
-        """A worker is done with its order."""
-        record = self._records[worker_id]
-        record.shard_s.append((now_s - record.since_s) / record.shards)
-        record.shards = 0
+        """A worker is done with its order, or with something else that it was told to do."""
+        record = self._records.get(worker_id)
+        if record is not None and record.shards:
+            record.shard_s.append((now_s - record.since_s) / record.shards)
+            record.shards = 0
 
     def left(self, worker_id: str) -> None:
         """A worker is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradwire.errors import JobFailed
 from service.training.crew import Crew, Slots
@@ -14,7 +14,8 @@ from service.training.exchange import FLIGHT, Event, Left, Said, SharedMemorySer
 from service.training.meter import Meter
 from service.training.pace import Paces, stragglers
 from service.training.weights import SEGMENT
-from workers.exchange.messages import Count, Counted, Done, Key, Refused, Work
+from workers.exchange.combiner import Place
+from workers.exchange.messages import Count, Counted, Done, Key, Refused, Summed, Work
 from workers.tree import Node
 
 POLL_S = 0.25
@@ -35,7 +36,7 @@ class Round:
     """A round under way, and the word that its orders are given by."""
 
     dispatch: Dispatch
-    word: Callable[[Key], Count | Work]
+    word: Callable[[Order], Count | Work]
 
 
 @dataclass(slots=True)
@@ -56,47 +57,46 @@ class Rounds:
     _looked_s: float = 0.0
     _attempts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _round: Round | None = None
-    _sent_versions: dict[str, int] = field(default_factory=dict)
+    _sent: set[tuple[int, int]] = field(default_factory=set)
+    """Streams, and the version of the weights that went to each."""
     _loss_scale: float = 1.0
 
     def begin(self, step: int, shards: int, loss_scale: float = 1.0) -> None:
         """Gives out the first orders of a step. Until `collect` returns nobody may write the weights."""
         self._loss_scale = loss_scale
         is_counting = self.crew.terms is not None and self.crew.terms.exchanged_heads > 0
-        self._round = self._start(step, shards, Count if is_counting else self._work)
+        self._round = self._start(step, shards, _ask_count if is_counting else self._asking_work(shards))
 
     def collect(self) -> dict[Node, Contribution]:
         """The contributions that make up the batch of the step that was begun."""
         under_way = self._under_way()
         dispatch = under_way.dispatch
-        if under_way.word is Count:
-            denominators = self._count()
-            self._round = self._start(dispatch.step, dispatch.shards, lambda key: self._work(key, denominators))
+        if under_way.word is _ask_count:
+            ask = self._asking_work(dispatch.shards, self._count())
+            self._round = self._start(dispatch.step, dispatch.shards, ask)
         contributions: dict[Node, Contribution] = {}
 
-        def take(said: Said) -> Key | None:
-            if isinstance(said.word, Done):
+        def take(said: Said) -> None:
+            if isinstance(said.word, Done | Summed):
+                done = _slowest(said.word) if isinstance(said.word, Summed) else said.word
                 slots = self.crew.slots(said.worker_id)
                 self._measure(said.worker_id, "gradients", slots.layout.total_bytes)
-                contributions[said.word.key.node] = Contribution(said.worker_id, slots, said.word)
-                return said.word.key
-            return None
+                contributions[done.key.node] = Contribution(said.worker_id, slots, done)
 
         dispatch = self._finish(take)
         return {node: contributions[node] for node in dispatch.done}
 
-    def _work(self, key: Key, denominators: tuple[float, ...] = ()) -> Work:
-        return Work(key, denominators, self._loss_scale)
+    def _asking_work(self, shards: int, denominators: tuple[float, ...] = ()) -> Callable[[Order], Work]:
+        scale = self._loss_scale
+        return lambda order: Work(order.key, denominators, scale, shards, order.is_last)
 
     def _count(self) -> tuple[float, ...]:
         """The denominators of the whole batch, for each head that needs them exchanged."""
         counted: dict[Node, tuple[float, ...]] = {}
 
-        def take(said: Said) -> Key | None:
+        def take(said: Said) -> None:
             if isinstance(said.word, Counted):
                 counted[said.word.key.node] = said.word.denominators
-                return said.word.key
-            return None
 
         dispatch = self._finish(take)
         heads = self.crew.terms.exchanged_heads if self.crew.terms else 0
@@ -130,12 +130,12 @@ class Rounds:
                 self._live(event)
             self._look_around()
 
-    def _start(self, step: int, shards: int, word: Callable[[Key], Count | Work]) -> Round:
+    def _start(self, step: int, shards: int, word: Callable[[Order], Count | Work]) -> Round:
         dispatch = Dispatch(step, shards, self._attempts)
         self._give(dispatch.start(self.crew.ready), word)
         return Round(dispatch, word)
 
-    def _finish(self, take: Callable[[Said], Key | None]) -> Dispatch:
+    def _finish(self, take: Callable[[Said], None]) -> Dispatch:
         """Waits until every shard of the round is done."""
         under_way = self._under_way()
         dispatch = under_way.dispatch
@@ -150,19 +150,26 @@ class Rounds:
         assert self._round is not None  # begin comes before collect
         return self._round
 
-    def _handle(self, dispatch: Dispatch, event: Event, take: Callable[[Said], Key | None]) -> list[Order]:
-        if isinstance(event, Said) and isinstance(event.word, Done | Counted):
-            orders = dispatch.finish(event.worker_id, event.word.key)
-            if orders is None:
-                self._refuse(event.worker_id, event.word.key)
-                return []
+    def _handle(self, dispatch: Dispatch, event: Event, take: Callable[[Said], None]) -> list[Order]:
+        if isinstance(event, Left) or not isinstance(event.word, Done | Counted | Summed):
+            return self._live(event, dispatch)
+        parts = _parts(event.worker_id, event.word)
+        if isinstance(event.word, Summed):
+            place = Place(event.worker_id, event.word.slot)
+            is_taken, orders = dispatch.finish_sum(event.word.node, place, parts)
+        else:
+            finished = dispatch.finish(event.worker_id, event.word.key)
+            is_taken, orders = finished is not None, finished or []
+        if is_taken:
             take(event)
-            if isinstance(event.word, Done):
-                self._paces.finished(event.worker_id, time.monotonic())
-            if self.crew.is_leaving(event.worker_id):
-                self.crew.farewell(event.worker_id)
-            return orders
-        return self._live(event, dispatch)
+        for worker_id, key in parts:
+            if is_taken:
+                self._paces.finished(worker_id, time.monotonic())
+            else:
+                self._refuse(worker_id, key)
+            if self.crew.is_leaving(worker_id) and worker_id not in dispatch.running:
+                self.crew.farewell(worker_id)
+        return orders
 
     def _live(self, event: Event, dispatch: Dispatch | None = None) -> list[Order]:
         """An event of a worker's life, in a round or between rounds."""
@@ -170,10 +177,10 @@ class Rounds:
         if isinstance(event, Left):
             self.crew.lose(event)
             self._paces.left(event.worker_id)
-            self._sent_versions.pop(event.worker_id, None)
             orders = self._leave(dispatch, event) if dispatch else []
-        elif isinstance(event.word, Done | Counted):
-            self._refuse(event.worker_id, event.word.key)
+        elif isinstance(event.word, Done | Counted | Summed):
+            for worker_id, key in _parts(event.worker_id, event.word):
+                self._refuse(worker_id, key)
         else:
             self.crew.hear(event)
         return [*orders, *self._call_up(dispatch)] if dispatch else []
@@ -198,9 +205,9 @@ class Rounds:
         self.meter.refused += 1
         self.server.send(worker_id, Refused(reason=f"step {key.step}, attempt {key.attempt} is not awaited"))
 
-    def _give(self, orders: list[Order], word: Callable[[Key], Count | Work]) -> None:
+    def _give(self, orders: list[Order], word: Callable[[Order], Count | Work]) -> None:
         for order in orders:
-            given = word(order.key)
+            given = word(order)
             if isinstance(given, Work):
                 self._paces.given(order.worker_id, order.key.node.size, time.monotonic())
             self.server.send(order.worker_id, given)
@@ -210,11 +217,12 @@ class Rounds:
         self.meter.exchanged(self.crew.transport(worker_id), direction, size_bytes)
 
     def _measure_weights(self, order: Order) -> None:
-        """Shared memory shows them without moving them; by Flight each worker gets each version once."""
-        worker_id, version = order.worker_id, order.key.version
-        if self.crew.transport(worker_id) == FLIGHT and self._sent_versions.get(worker_id) != version:
-            self._sent_versions[worker_id] = version
-            self._measure(worker_id, "weights", len(self.server.memory(SEGMENT)))
+        """Shared memory shows them without moving them; by Flight each version crosses once for each stream."""
+        if self.crew.transport(order.worker_id) == FLIGHT:
+            sent = (self.server.stream(order.worker_id), order.key.version)
+            if sent not in self._sent:
+                self._sent = {other for other in self._sent if other[1] == order.key.version} | {sent}
+                self._measure(order.worker_id, "weights", len(self.server.memory(SEGMENT)))
 
     def _look_around(self) -> None:
         """To be called after a poll, which has heard everybody who had something to say."""
@@ -225,3 +233,20 @@ class Rounds:
         self.crew.drop_silent(now_s)
         self.crew.watch(stragglers(self._paces.at(now_s)), now_s)
         self.interrupt()
+
+
+def _ask_count(order: Order) -> Count:
+    return Count(order.key)
+
+
+def _parts(worker_id: str, word: Done | Counted | Summed) -> list[tuple[str, Key]]:
+    """Who has done what, as a word says."""
+    if isinstance(word, Summed):
+        return [(part.worker_id, part.done.key) for part in word.parts]
+    return [(worker_id, word.key)]
+
+
+def _slowest(summed: Summed) -> Done:
+    """A sum as a contribution, with the times of the slowest worker."""
+    slowest = max((part.done for part in summed.parts), key=lambda done: done.data_s + done.compute_s)
+    return replace(slowest, key=replace(slowest.key, node=summed.node, slot=summed.slot))

@@ -109,6 +109,8 @@ class Lab:
     generation: int = 1
     is_remote: bool = False
     """Whether workers connect by Flight, as from another node."""
+    shares_stream: bool = False
+    """Whether those are all on one node, and share a relay."""
     job_id: str = field(default_factory=lambda: secrets.token_hex(6))
     trainer: Child | None = None
     workers: list[Child] = field(default_factory=list)
@@ -147,7 +149,9 @@ class Lab:
         name = f"{self.job_id}-g{self.generation}-w{self._names}"
         is_far = self.is_remote if is_remote is None else is_remote
         address = ExchangeAddress.parse(self.trainer.address).seen_from("far" if is_far else "", "auto")
-        assignment = replace(self.assignment(), worker_id=name, exchange_address=address)
+        assignment = replace(
+            self.assignment(), worker_id=name, exchange_address=address, shares_stream=is_far and self.shares_stream
+        )
         self.workers.append(self._start("worker", assignment, prepare))
         return self.workers[-1]
 

@@ -29,7 +29,7 @@ more = [
     Node(
         RayParams(
             gcs_address=address, node_ip_address=LOOPBACK, num_cpus=2, object_store_memory=OBJECT_STORE_BYTES,
-            include_log_monitor=False, temp_dir=str(cluster._folder),
+            include_log_monitor=False, temp_dir=str(cluster._folder._path),
         ),
         head=False, shutdown_at_exit=False, spawn_reaper=True,
     )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import flight
 
 from gradwire.assignment import ExchangeAddress
 from tests.integration.cases import convolutional, several_heads, write_npz
-from tests.integration.lab import Lab, lab, run
+from tests.integration.lab import SERVICE_ID, Lab, lab, run
 from tests.integration.test_same_bits import spec, undisturbed
 from workers.exchange import frames
 from workers.exchange.frames import Frame, Kind
 from workers.exchange.messages import Codec, Hello
+from workers.exchange.segment import job_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -35,6 +39,68 @@ def test_flight_gives_the_bits_of_shared_memory(name: str, folder: Path) -> None
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     assert {view.transport for view in result.progress.snapshot.workers} == {"flight"}
     assert result.digest == undisturbed(name, folder).digest
+
+
+@pytest.mark.parametrize("name", ["convolutional", "several_heads"])
+def test_what_crosses_the_network_is_what_one_worker_would_send(name: str, folder: Path) -> None:
+    """Two workers of one node share a stream, and are added up before it."""
+    one, two = (
+        run(spec(name, min_workers=workers), folder, workers=workers, is_remote=True, shares_stream=True)
+        for workers in (1, 2)
+    )
+    for result in (one, two):
+        assert result.outcome.state == "SUCCEEDED", result.outcome.error
+        assert {view.transport for view in result.progress.snapshot.workers} == {"flight"}
+        assert result.digest == undisturbed(name, folder).digest
+    once, bytes_ = (result.progress.telemetry.exchanged_bytes for result in (one, two))
+    assert bytes_["flight", "weights"] == once["flight", "weights"] > 0
+    # A worker that is done before its sibling is told to begin goes alone.
+    assert bytes_["flight", "gradients"] < 1.5 * once["flight", "gradients"]
+
+
+def test_a_worker_that_is_killed_takes_no_other_of_its_node_with_it(folder: Path) -> None:
+    """The first one, which has started the relay."""
+    with held_up(folder) as (job, victim):
+        os.kill(victim, signal.SIGKILL)
+        result = job.result()
+    assert result.outcome.state == "SUCCEEDED", result.outcome.error
+    left = [event.message for event in result.progress.events if " left: " in event.message]
+    assert len(left) == 1 and "w1 left" in left[0]
+    assert result.digest == undisturbed("convolutional", folder).digest
+
+
+def test_a_relay_that_is_killed_is_the_death_of_its_workers(folder: Path) -> None:
+    with held_up(folder) as (job, stopped):
+        relays = relays_of(job)
+        assert len(relays) == 1
+        relays[0].kill()
+        os.kill(stopped, signal.SIGCONT)
+        job.wait_for(lambda progress: sum(" left: " in event.message for event in progress.events) == 2)
+        job.add_worker()
+        result = job.result()
+    assert result.outcome.state == "SUCCEEDED", result.outcome.error
+    assert result.digest == undisturbed("convolutional", folder).digest
+
+
+@contextmanager
+def held_up(folder: Path) -> Iterator[tuple[Lab, int]]:
+    """A job with two workers of one node, whose first step waits for the first of them, which is stopped; its pid."""
+    with lab(spec("convolutional", min_workers=2), folder, workers=1, is_remote=True, shares_stream=True) as job:
+        job.wait_for(lambda progress: any(view.state == "READY" for view in progress.snapshot.workers))
+        pid = job.workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        job.add_worker()
+        job.wait_for(lambda progress: progress.snapshot.is_running)
+        yield job, pid
+
+
+def relays_of(job: Lab) -> list[psutil.Process]:
+    """The processes that listen for workers of a job."""
+    name = job_folder(SERVICE_ID, job.job_id, job.generation).name
+    pids = {end.pid for end in psutil.net_connections("unix") if name in str(end.laddr) and end.pid}
+    commands = [(psutil.Process(pid), psutil.Process(pid).cmdline()) for pid in pids]
+    return [process for process, command in commands if "workers.exchange.relay" in command]
 
 
 def test_near_and_remote_workers_share_a_job(folder: Path) -> None:

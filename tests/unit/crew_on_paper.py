@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from service.training.exchange import Event, Left, Said
-from workers.exchange.messages import Count, Counted, Dismiss, Done, Hello, Key, Ready, Word, Work
+from workers.exchange.combiner import Action, Add, Combiner
+from workers.exchange.messages import Count, Counted, Dismiss, Done, Hello, Key, Ready, Summed, Word, Work
 from workers.layout import Layout, Tensor
 from workers.tree import Node
 
@@ -48,22 +49,24 @@ class PaperWorker:
     said: list[Done | Counted] = field(default_factory=list)
     is_dismissed: bool = False
     is_dead: bool = False
+    is_given_up: bool = False
+    """By the trainer; it does not know it yet, nor does the relay."""
 
-    def write(self, slot: int, values: np.ndarray | float) -> None:
-        LAYOUT.views(self.slots, slot * LAYOUT.total_bytes)[0][:] = values
+    def values(self, slot: int) -> np.ndarray:
+        return LAYOUT.views(self.slots, slot * LAYOUT.total_bytes)[0]
 
-    def finish(self) -> Said:
-        """Computes its order, and says so."""
+    def finish(self) -> Done | Counted:
+        """Computes its order; returns what it says then."""
         assert self.order is not None
         key = self.order.key
         if isinstance(self.order, Work):
-            self.write(key.slot, total(key.step, key.node))
+            self.values(key.slot)[:] = total(key.step, key.node)
             word: Done | Counted = Done(key, 0.0, 0.0, 0.0)
         else:
             word = Counted(key, tuple(denominator(key.step, shard) for shard in range(key.node.lo, key.node.hi)))
         self.order = None
         self.said.append(word)
-        return Said(self.name, word)
+        return word
 
 
 class PaperServer:
@@ -72,13 +75,17 @@ class PaperServer:
     Args:
         shards: as many slots as a worker has.
         heads: how many heads need their denominators exchanged.
+        is_relayed: whether all workers are behind one relay.
     """
 
-    def __init__(self, shards: int, heads: int, act: Callable[[PaperServer], Sequence[Event]]) -> None:
+    def __init__(
+        self, shards: int, heads: int, act: Callable[[PaperServer], Sequence[Event]], *, is_relayed: bool
+    ) -> None:
         self._shards = shards
+        self._relay = Combiner() if is_relayed else None
         self._document = json.dumps({**DOCUMENT, "exchangedHeads": heads}).encode()
         self._act = act
-        self._left: list[Left] = []
+        self._left: list[Event] = []
         self.workers: dict[str, PaperWorker] = {}
         self.orders: list[tuple[str, Count | Work]] = []
         """All that were given, also to those who had died meanwhile."""
@@ -90,16 +97,20 @@ class PaperServer:
 
     def send(self, worker_id: str, word: Word) -> None:
         worker = self.workers[worker_id]
+        if worker.is_given_up:
+            return
         if isinstance(word, Count | Work):
             self.orders.append((worker_id, word))
             assert worker.order is None, "nobody has two orders"
             worker.order = None if worker.is_dead else word
+            if self._relay is not None and isinstance(worker.order, Work):
+                self._relay.ordered(worker_id, word.key, worker.order.shards, may_wait=worker.order.may_wait)
         elif isinstance(word, Dismiss):
             assert worker.order is None, "it finishes its order first"
             worker.is_dismissed = True
 
     def drop(self, worker_id: str, reason: str) -> None:
-        self._left.append(self.die(self.workers[worker_id], reason))
+        self._left += self.give_up(self.workers[worker_id], reason)
 
     def transport(self, worker_id: str) -> str:
         return "shared_memory"
@@ -115,15 +126,47 @@ class PaperServer:
         }
         return [Said(worker.name, hello), Said(worker.name, Ready(segment="slots", document="document"), segments)]
 
-    def die(self, worker: PaperWorker, reason: str = "hung up") -> Left:
+    def finish(self, worker: PaperWorker) -> list[Event]:
+        """Has a worker do what it was told to; what the trainer hears of it now."""
+        return self.hear(worker, worker.finish())
+
+    def hear(self, worker: PaperWorker, word: Done | Counted) -> list[Event]:
+        """A worker says something."""
+        if self._relay is None or isinstance(word, Counted):
+            return [Said(worker.name, word)]
+        return self._act_as_relay(self._relay.done(worker.name, word))
+
+    def give_up(self, worker: PaperWorker, reason: str = "hung") -> list[Event]:
+        """The trainer has hung up on it."""
+        worker.is_given_up = True
+        return [Left(worker.name, reason)]
+
+    def die(self, worker: PaperWorker, reason: str = "hung up") -> list[Event]:
         """It was writing, and what it had begun to write is no number."""
         if isinstance(worker.order, Work):
-            worker.write(worker.order.key.slot, np.nan)
+            worker.values(worker.order.key.slot)[:] = np.nan
         worker.order, worker.is_dead = None, True
-        return Left(worker.name, reason)
+        last = self._relay.left(worker.name) if self._relay is not None else []
+        events = self._act_as_relay(last)
+        return events if worker.is_given_up else [*events, Left(worker.name, reason)]
+
+    def _act_as_relay(self, actions: Sequence[Action]) -> list[Event]:
+        events: list[Event] = []
+        for action in actions:
+            if isinstance(action, Add):
+                total = self.workers[action.into.worker_id].values(action.into.slot)
+                total += self.workers[action.other.worker_id].values(action.other.slot)
+            else:
+                is_sum = len(action.parts) > 1
+                word = Summed(action.node, action.place.slot, action.parts) if is_sum else action.parts[0].done
+                events.append(Said(action.place.worker_id, word))
+        return events
 
     def present(self) -> list[PaperWorker]:
         return [worker for worker in self.workers.values() if not worker.is_dead]
+
+    def trusted(self) -> list[PaperWorker]:
+        return [worker for worker in self.present() if not worker.is_given_up]
 
     def busy(self) -> list[PaperWorker]:
         return [worker for worker in self.workers.values() if worker.order is not None]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.training.dispatch import MAX_SHARD_FAILURES, Dispatch, Order, ShardLost
+from workers.exchange.combiner import Place
 from workers.exchange.messages import Key
 from workers.tree import Node
 
@@ -69,6 +70,47 @@ def test_a_lost_node_is_retried_shard_by_shard_with_new_attempts() -> None:
     assert orders[0].key.node == Node(2, 3)
     assert orders[0].key.attempt > second.key.attempt
     assert orders[0].key.slot != first.key.slot, "its first contribution still waits in that slot"
+
+
+def test_a_sum_finishes_all_its_parts() -> None:
+    step = dispatch(4)
+    first, second = step.start(["a", "b"])
+    parts = [("a", first.key), ("b", second.key)]
+    assert step.finish_sum(Node(0, 4), Place("a", 0), parts) == (True, [])
+    assert step.is_complete and step.done == {Node(0, 4): Place("a", 0)}
+    assert step.finish_sum(Node(0, 4), Place("a", 0), parts) == (False, []), "a retry must not count twice"
+
+
+def test_a_sum_with_a_worker_that_was_given_up_is_refused_and_the_others_compute_again() -> None:
+    """Their slots are given back: there are no more than shards."""
+    step = dispatch(4)
+    first, second = step.start(["a", "b"])
+    assert step.leave("a", "hung") == []
+    is_taken, orders = step.finish_sum(Node(0, 4), Place("a", 0), [("a", first.key), ("b", second.key)])
+    assert not is_taken and not step.done
+    nodes = []
+    while orders:
+        [order] = orders
+        assert order.worker_id == "b" and order.key.slot == len(nodes) and order.key.attempt > second.key.attempt
+        nodes.append(order.key.node)
+        orders = step.finish("b", order.key)
+    assert sorted(nodes) == [Node(0, 1), Node(1, 2), Node(2, 4)]
+    assert step.is_complete
+
+
+def test_the_last_orders_say_that_nothing_is_left() -> None:
+    step = dispatch(4)
+    assert [order.is_last for order in step.start(["a"])] == [True]
+    step = dispatch(3)
+    first, second = step.start(["a", "b"])
+    assert first.is_last and second.is_last
+    step = dispatch(6)
+    first, second = step.start(["a", "b"])
+    said = [first.is_last, second.is_last]
+    for _ in range(4):
+        [first] = step.finish("a", first.key) or []
+        said.append(first.is_last)
+    assert said == [False] * 5 + [True], "two of three shards each wait, and one worker does them all"
 
 
 def test_a_step_without_workers_waits_for_the_first() -> None:

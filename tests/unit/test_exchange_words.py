@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +19,10 @@ from workers.exchange.messages import (
     Hello,
     Key,
     Malformed,
+    Part,
     Ready,
     Refused,
+    Summed,
     Welcome,
     Word,
     Work,
@@ -36,8 +40,20 @@ KEYS = st.builds(
 NUMBERS = st.lists(st.floats(allow_nan=False), max_size=8).map(tuple)
 SECONDS = st.floats(0, 1e6)
 TEXT = st.text(max_size=50)
+
+
+def summed(parts: list[tuple[int, str, float]]) -> Summed:
+    """Of workers that have computed so many shards each, one after the other."""
+    made, lo = [], 0
+    for size, name, seconds in parts:
+        made.append(Part(name, Done(Key(7, Node(lo, lo + size), 1, 7, 0), seconds, seconds, seconds)))
+        lo += size
+    return Summed(Node(0, lo), 3, tuple(made))
+
+
 WORDS = st.one_of(
-    st.builds(Work, KEYS, NUMBERS),
+    st.builds(Work, KEYS, NUMBERS, SECONDS, st.integers(1, 2000), st.booleans()),
+    st.lists(st.tuples(st.integers(1, 3), st.text(max_size=20), SECONDS), min_size=1, max_size=5).map(summed),
     st.builds(Done, KEYS, SECONDS, SECONDS, SECONDS),
     st.builds(Count, KEYS),
     st.builds(Counted, KEYS, NUMBERS),
@@ -51,6 +67,13 @@ WORDS = st.one_of(
     st.builds(Refused, reason=TEXT),
     st.builds(Dismiss, reason=TEXT),
 )
+
+
+def test_a_sum_of_other_nodes_than_it_says_is_no_word() -> None:
+    word = summed([(2, "a", 0.0), (1, "b", 0.0)])
+    for parts in (word.parts[:1], (word.parts[0], word.parts[0], word.parts[1])):
+        with pytest.raises(Malformed, match="of other nodes"):
+            Codec.decode(Codec.encode(replace(word, parts=parts)))
 
 
 @given(WORDS)

@@ -21,7 +21,7 @@ from workers.tree import Node
 
 Item = TypeVar("Item")
 
-MOVES = ("finish", "finish", "die", "join", "repeat", "forge", "ghost", "dismiss", "resize")
+MOVES = ("finish", "finish", "die", "join", "give_up", "repeat", "forge", "ghost", "dismiss", "resize")
 """Two finishes, so that jobs come on."""
 
 
@@ -40,19 +40,27 @@ class Fate:
             if events := getattr(self, self._data.draw(st.sampled_from(MOVES)))(server):
                 return list(events)
         if server.busy():
-            return [server.busy()[0].finish()]
+            return server.finish(server.busy()[0])
         assert not self.rounds.crew.ready, "workers are there, the step is not done, and nobody has an order"
         return server.join()
 
     def finish(self, server: PaperServer) -> Sequence[Event]:
-        return [self._one(server.busy()).finish()] if server.busy() else []
+        return server.finish(self._one(server.busy())) if server.busy() else []
 
     def die(self, server: PaperServer) -> Sequence[Event]:
         if not server.present():
             return []
         worker = self._one(server.present())
         self.lost += worker.order is not None
-        return [server.die(worker)]
+        return server.die(worker)
+
+    def give_up(self, server: PaperServer) -> Sequence[Event]:
+        """The trainer hangs up on one that seems to hang; it may still finish, and be added up with others."""
+        if not server.trusted():
+            return []
+        worker = self._one(server.trusted())
+        self.lost += worker.order is not None
+        return server.give_up(worker)
 
     def join(self, server: PaperServer) -> Sequence[Event]:
         return server.join()
@@ -60,13 +68,13 @@ class Fate:
     def repeat(self, server: PaperServer) -> Sequence[Event]:
         """A worker says again what it has said before, perhaps steps ago, perhaps as another."""
         told = [word for worker in server.workers.values() for word in worker.said]
-        return [Said(self._one(server.present()).name, self._one(told))] if told and server.present() else []
+        return server.hear(self._one(server.present()), self._one(told)) if told and server.present() else []
 
     def forge(self, server: PaperServer) -> Sequence[Event]:
         """A worker is done with what it was never told to do."""
         if not server.present() or not server.orders:
             return []
-        return [Said(self._one(server.present()).name, forged(self._one(server.orders)[1].key))]
+        return server.hear(self._one(server.present()), forged(self._one(server.orders)[1].key))
 
     def ghost(self, server: PaperServer) -> Sequence[Event]:
         """What a worker said arrives after its end did."""
@@ -77,9 +85,9 @@ class Fate:
         """One is let go, as a user or the coordinator wants it; when it has finished it hangs up."""
         gone = [worker for worker in server.present() if worker.is_dismissed]
         if gone:
-            return [server.die(gone[0])]
-        if server.present():
-            self.rounds.dismiss(self._one(server.present()).name)
+            return server.die(gone[0])
+        if server.trusted():
+            self.rounds.dismiss(self._one(server.trusted()).name)
         return []
 
     def resize(self, server: PaperServer) -> Sequence[Event]:
@@ -97,13 +105,14 @@ class Fate:
     shards=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     heads=st.integers(0, 1),
     mischief=st.integers(0, 40),
+    is_relayed=st.booleans(),
 )
 def test_any_order_gives_the_same_sums(
-    data: st.DataObject, workers: int, shards: list[int], heads: int, mischief: int
+    data: st.DataObject, workers: int, shards: list[int], heads: int, mischief: int, is_relayed: bool
 ) -> None:
     """A job of a few steps, with so many shards each."""
     fate = Fate(data, mischief)
-    server = PaperServer(max(shards), heads, fate)
+    server = PaperServer(max(shards), heads, fate, is_relayed=is_relayed)
     crew = Crew(server, lambda message, is_warning: None)  # type: ignore[arg-type]  # what is asked of it is there
     fate.rounds = rounds = Rounds(server, crew, lambda: None, lambda step, shard: "rows")  # type: ignore[arg-type]
     for _ in range(workers):

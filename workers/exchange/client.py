@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -50,12 +52,12 @@ class SharedMemoryClient:
 
     transport = "shared_memory"
 
-    def __init__(self, folder: Path, hello: Hello) -> None:
+    def __init__(self, folder: Path, hello: Hello, address: str = "") -> None:
         self.folder = folder
         self._sending = threading.Lock()
         self._segments: dict[str, Segment] = {}
         self._last: Word | None = None
-        self._socket = _connect(folder / SOCKET, hello)
+        self._socket = _connect(address or str(folder / SOCKET), hello)
 
     def send(self, word: Word) -> None:
         """Raises OSError when the trainer has gone."""
@@ -98,13 +100,21 @@ class SharedMemoryClient:
         self._socket.close()
 
 
-def _connect(path: Path, hello: Hello) -> socket.socket:
+def _connect(address: str, hello: Hello) -> socket.socket:
     """The trainer listens before anybody is told where: who finds nobody comes after its end, and need not wait."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.connect(str(path))
+        connection.connect(address)
+        if (uid := _owner(connection)) != os.getuid():
+            raise PermissionError(0, f"user {uid} listens there")
         send(connection, hello, ())
     except OSError as error:
         connection.close()
-        raise JobFailed(f"no trainer listens at {path}: {error.strerror}", code="trainer_gone") from error
+        raise JobFailed(f"nobody listens at {address.lstrip(chr(0))}: {error.strerror}", code="trainer_gone") from error
     return connection
+
+
+def _owner(connection: socket.socket) -> int:
+    """Whose process listens: a relay's socket is in no folder, so anybody may have taken its name."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

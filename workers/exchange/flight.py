@@ -61,7 +61,7 @@ class FlightClient:
     def receive(self) -> Word | None:
         """The next word, or None when the trainer has hung up."""
         try:
-            while (received := frames.read(self._reader)) is not None:
+            while (received := frames.read(self._reader)) is not None and received.frame.kind is not Kind.LEFT:
                 if received.frame.kind is Kind.WEIGHTS:
                     frames.place(received, memoryview(self._room(received.frame.size).buffer))
                 if received.frame.datagram:

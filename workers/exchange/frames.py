@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 22
 SCHEMA = pa.schema([("bytes", pa.uint8())])
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-_HEAD = struct.Struct("<BQQ")
+_HEAD = struct.Struct("<BHQQ")
 
 
 class Kind(IntEnum):
@@ -36,6 +36,8 @@ class Kind(IntEnum):
     """Memory of the worker's slots. `size`: of the whole."""
     DOCUMENT = 4
     """What a worker publishes before the word that names it. `size`: of the slots to come."""
+    LEFT = 5
+    """The worker has hung up, or was hung up on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,11 @@ class Frame:
     offset: int = 0
     size: int = 0
     datagram: bytes = b""
+    number: int = 0
+    """Of the worker, among those of the stream. Weights are for all."""
 
     def pack(self) -> bytes:
-        return _HEAD.pack(self.kind, self.offset, self.size) + self.datagram
+        return _HEAD.pack(self.kind, self.number, self.offset, self.size) + self.datagram
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,9 @@ def read(reader: Any) -> Received | None:
     head = chunk.app_metadata.to_pybytes() if chunk.app_metadata is not None else b""
     if len(head) < _HEAD.size:
         raise Malformed("a frame without a head")
-    kind, offset, size = _HEAD.unpack_from(head)
+    kind, number, offset, size = _HEAD.unpack_from(head)
     try:
-        frame = Frame(Kind(kind), offset, size, head[_HEAD.size :])
+        frame = Frame(Kind(kind), offset, size, head[_HEAD.size :], number)
     except ValueError as error:
         raise Malformed(str(error)) from error
     return Received(frame, _body(chunk.data))
@@ -90,11 +94,13 @@ def write(writer: Any, frame: Frame, body: memoryview | None = None) -> None:
     writer.write_with_metadata(pa.record_batch([column], schema=SCHEMA), frame.pack())
 
 
-def chunks(kind: Kind, memory: memoryview, start: int, end: int, datagram: bytes) -> Iterator[tuple[Frame, memoryview]]:
+def chunks(
+    kind: Kind, memory: memoryview, start: int, end: int, datagram: bytes, number: int = 0
+) -> Iterator[tuple[Frame, memoryview]]:
     """Frames that carry bytes [start, end) of memory; the last has the datagram with it, which saves a frame."""
     for offset in range(start, end, CHUNK_BYTES):
         until = min(offset + CHUNK_BYTES, end)
-        yield Frame(kind, offset, len(memory), datagram if until == end else b""), memory[offset:until]
+        yield Frame(kind, offset, len(memory), datagram if until == end else b"", number), memory[offset:until]
 
 
 def place(received: Received, memory: memoryview) -> None:

@@ -18,7 +18,9 @@ MAX_BYTES = 64 * 1024
 MEASURE = "measure"
 
 _KEY = struct.Struct("<IHHIIH")
+_TREE = struct.Struct("<H?")
 _TIMES = struct.Struct("<ddd")
+_SUM = struct.Struct("<HHHB")
 
 
 class Malformed(Exception):
@@ -57,15 +59,22 @@ class Work:
     denominators: tuple[float, ...] = ()
     loss_scale: float = 1.0
     """What the loss is multiplied by for the backward pass; the same for all nodes of a step."""
+    shards: int = 1
+    """How many the step has, for a relay: they make the summation tree."""
+    may_wait: bool = False
+    """Likewise: whether the trainer has no further order to give, so that nothing is lost if the contribution waits."""
 
     def body(self) -> bytes:
-        return self.key.pack() + struct.pack(f"<{1 + len(self.denominators)}d", self.loss_scale, *self.denominators)
+        numbers = struct.pack(f"<{1 + len(self.denominators)}d", self.loss_scale, *self.denominators)
+        return self.key.pack() + _TREE.pack(self.shards, self.may_wait) + numbers
 
     @classmethod
     def parse(cls, body: bytes) -> Work:
-        count = (len(body) - _KEY.size) // 8
-        scale, *denominators = struct.unpack_from(f"<{count}d", body, _KEY.size)
-        return cls(Key.unpack(body), tuple(denominators), scale)
+        start = _KEY.size + _TREE.size
+        shards, may_wait = _TREE.unpack_from(body, _KEY.size)
+        count = (len(body) - start) // 8
+        scale, *denominators = struct.unpack_from(f"<{count}d", body, start)
+        return cls(Key.unpack(body), tuple(denominators), scale, shards, may_wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,40 @@ class Done:
     @classmethod
     def parse(cls, body: bytes) -> Done:
         return cls(Key.unpack(body), *_TIMES.unpack_from(body, _KEY.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one worker has to do with a sum: its word that its node is done."""
+
+    worker_id: str
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Relay to trainer: the nodes of several workers are done, and their sum lies in a slot of the one who says so."""
+
+    node: Node
+    slot: int
+    parts: tuple[Part, ...]
+
+    def body(self) -> bytes:
+        names = [part.worker_id.encode() for part in self.parts]
+        parts = [bytes([len(name)]) + name + part.done.body() for name, part in zip(names, self.parts, strict=True)]
+        return _SUM.pack(self.node.lo, self.node.hi, self.slot, len(parts)) + b"".join(parts)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Summed:
+        lo, hi, slot, count = _SUM.unpack_from(body)
+        at, parts = _SUM.size, []
+        for _ in range(count):
+            start = at + 1 + body[at]
+            name, at = body[at + 1 : start].decode(), start + _KEY.size + _TIMES.size
+            parts.append(Part(name, Done.parse(body[start:at])))
+        if sorted(shard for part in parts for shard in part.done.key.node.shards()) != list(range(lo, hi)):
+            raise Malformed(f"a sum over [{lo}, {hi}) of other nodes")
+        return cls(Node(lo, hi), slot, tuple(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +239,7 @@ class Dismiss(_Document):
     reason: str = ""
 
 
-Word = Work | Done | Count | Counted | Hello | Welcome | Ready | Failed | Heartbeat | Refused | Dismiss
+Word = Work | Done | Count | Counted | Hello | Welcome | Ready | Failed | Heartbeat | Refused | Dismiss | Summed
 
 
 def attached(word: Word) -> tuple[str, ...]:
@@ -214,7 +257,7 @@ class Codec:
     """Words to datagrams and back."""
 
     kinds: ClassVar[tuple[type[Any], ...]] = (
-        Work, Done, Count, Counted, Hello, Welcome, Ready, Failed, Heartbeat, Refused, Dismiss,
+        Work, Done, Count, Counted, Hello, Welcome, Ready, Failed, Heartbeat, Refused, Dismiss, Summed,
     )  # fmt: skip
     numbers: ClassVar[dict[type[Any], int]] = {kind: number for number, kind in enumerate(kinds, start=1)}
 
@@ -229,6 +272,6 @@ class Codec:
             raise Malformed("no such word")
         try:
             word: Word = cls.kinds[datagram[0] - 1].parse(datagram[1:])
-        except (struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise Malformed(str(error)) from error
         return word
