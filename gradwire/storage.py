@@ -5,6 +5,7 @@ jobs/<id>/generation                      the newest start of the job's trainer
 jobs/<id>/log                             one event per line
 jobs/<id>/checkpoints/step-<n>-g<m>/      manifest.json beside tensors; of step n, by the trainer's m-th start
 jobs/<id>/export/model.keras, saved_model.tar
+jobs/<id>/tensorboard/train, validation     event files, one of each start of the trainer
 """
 
 from __future__ import annotations

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from gradwire.client import Client
     from protos.gradwire.v1 import service_pb2 as pb
 
-SAVED_MODEL, KERAS = "saved_model", "keras"
-SAVED_MODEL_FILE = "saved_model.pb"
+SAVED_MODEL, KERAS, TENSORBOARD = "saved_model", "keras", "tensorboard"
+CONTENTS = {SAVED_MODEL: "saved_model.pb", TENSORBOARD: "train"}
+"""Formats that are folders, and what is in such a folder: another folder of that name is not replaced."""
+LOADERS = {
+    KERAS: 'keras.models.load_model("{path}")',
+    SAVED_MODEL: 'tf.saved_model.load("{path}")',
+    TENSORBOARD: 'tensorboard --logdir "{path}"',
+}
 
 
 @click.command()
@@ -35,62 +41,63 @@ SAVED_MODEL_FILE = "saved_model.pb"
 @click.option(
     "--format",
     "format_",
-    type=click.Choice([SAVED_MODEL, KERAS]),
+    type=click.Choice([SAVED_MODEL, KERAS, TENSORBOARD]),
     default=SAVED_MODEL,
     show_default=True,
-    help="saved_model: the folder DIR/saved_model. keras: the file DIR/model.keras.",
+    help="saved_model: the folder DIR/saved_model. keras: the file DIR/model.keras. "
+    "tensorboard: the job's curves, in the folder DIR/tensorboard.",
 )
 @remote_options
 def export(remote: Remote, job: str, folder: Path, format_: str) -> None:
-    """Download JOB's trained model, for TensorFlow or Keras to load.
+    """Download JOB's trained model, for TensorFlow or Keras to load, or its curves for TensorBoard.
 
     \b
     Example:  gradwire export 3f2a --to ./model --format keras
     """
     with remote.client() as client:
         found = client.get(job)
-        _require_exported(found, format_)
+        if format_ != TENSORBOARD:
+            _require_exported(found, format_)
         path = export_model(client, found.id, folder, format_)
     if remote.is_json:
         print_document({"id": found.id, "format": format_, "path": str(path.resolve())})
         return
-    load = "keras.models.load_model" if format_ == KERAS else "tf.saved_model.load"
     click.echo(f"wrote {path}")
-    click.echo(f'  load it: {load}("{path}")')
+    click.echo(f"  load it: {LOADERS[format_].format(path=path)}")
 
 
 def export_model(client: Client, job_id: str, folder: Path, format_: str) -> Path:
     """Writes a job's export below a folder and returns its path; an older export there is replaced.
 
     Raises:
-        FileExistsError: something that is no SavedModel has its place.
-        GradwireError: the archive is damaged, or holds what a SavedModel does not.
+        FileExistsError: something else has its place.
+        GradwireError: the archive is damaged, or holds what such an export does not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if format_ == KERAS:
         path = folder / "model.keras"
         client.download(job_id, f"export/{KERAS}", path)
         return path
-    path = folder / SAVED_MODEL
+    path = folder / format_
     _require_replaceable(path)
     # Beside its later place, so that the last move is a rename.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
-        archive = Path(temporary, "saved_model.tar")
-        client.download(job_id, f"export/{SAVED_MODEL}", archive)
-        _replace(path, extract(archive, Path(temporary, "extracted")))
+        archive = Path(temporary, f"{format_}.tar")
+        client.download(job_id, TENSORBOARD if format_ == TENSORBOARD else f"export/{format_}", archive)
+        _replace(path, extract(archive, Path(temporary, "extracted"), format_))
     return path
 
 
-def extract(archive: Path, folder: Path) -> Path:
-    """Extracts a tar of one folder `saved_model`, and returns it; refuses devices and what leads out of the folder."""
+def extract(archive: Path, folder: Path, format_: str = SAVED_MODEL) -> Path:
+    """Extracts a tar of one folder, named as the format, and returns it; refuses devices and what leads out of it."""
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
     except tarfile.TarError as error:
         raise GradwireError(f"the server's {archive.name} cannot be extracted: {error}", code="bad_export") from error
-    if not (folder / SAVED_MODEL / SAVED_MODEL_FILE).is_file():
-        raise GradwireError(f"the server's {archive.name} holds no {SAVED_MODEL}/{SAVED_MODEL_FILE}", code="bad_export")
-    return folder / SAVED_MODEL
+    if not (folder / format_ / CONTENTS[format_]).exists():
+        raise GradwireError(f"the server's {archive.name} holds no {format_}/{CONTENTS[format_]}", code="bad_export")
+    return folder / format_
 
 
 def _require_exported(job: pb.Job, format_: str) -> None:
@@ -106,8 +113,9 @@ def _require_exported(job: pb.Job, format_: str) -> None:
 
 
 def _require_replaceable(path: Path) -> None:
-    if path.exists() and not (path / SAVED_MODEL_FILE).is_file():
-        raise FileExistsError(17, "is there already and is no SavedModel; take another --to", str(path))
+    if path.exists() and not (path / CONTENTS[path.name]).exists():
+        kind = "SavedModel" if path.name == SAVED_MODEL else "folder of TensorBoard's"
+        raise FileExistsError(17, f"is there already and is no {kind}; take another --to", str(path))
 
 
 def _replace(path: Path, new: Path) -> None:

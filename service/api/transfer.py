@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import secrets
+import tarfile
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +25,10 @@ JOB_FILES = {
     "log": "log", "export/keras": "export/model.keras", "export/saved_model": "export/saved_model.tar"
 }  # fmt: skip
 """What clients may ask for, and where it is below the job's folder."""
+
+
+TENSORBOARD = "tensorboard"
+"""A folder below the job's, which goes out as a tar archive, at any time of the job's life."""
 
 
 class Transfer:
@@ -59,9 +66,15 @@ class Transfer:
 
     def download(self, request: pb.DownloadArtifactRequest) -> Iterator[pb.DownloadArtifactResponse]:
         """A stored file's chunks: the first says its size, the last its SHA-256. Raises `NotFound`."""
+        if request.job_file.name == TENSORBOARD:
+            folder = self._folder(request.job_file.job_id)
+            with self._slot(), tempfile.TemporaryFile() as file:
+                pack(self._storage, folder, file)
+                yield from _send(file, file.tell())
+            return
         name = self._name(request)
-        with self._slot():
-            yield from _send(self._storage, name)
+        with self._slot(), self._storage.open(name) as file:
+            yield from _send(file, self._storage.size_bytes(name))
 
     def _receive(
         self, first: pb.UploadArtifactRequest, chunks: Iterator[pb.UploadArtifactRequest], file: IO[Any]
@@ -93,11 +106,19 @@ class Transfer:
         job = self._store.get(request.job_file.job_id)
         wanted = request.job_file.name
         if wanted not in JOB_FILES:
-            raise InvalidSpec([Violation("jobFile.name", f"{wanted!r} must be one of {', '.join(JOB_FILES)}")])
+            raise InvalidSpec(
+                [Violation("jobFile.name", f"{wanted!r} must be one of {', '.join([*JOB_FILES, TENSORBOARD])}")]
+            )
         name = f"jobs/{job.id}/{JOB_FILES[wanted]}"
         if not self._storage.exists(name):
             raise NotFound(f"job {job.id} has no {wanted}; it is {job.state}, and exports come at a job's end")
         return name
+
+    def _folder(self, job_id: str) -> str:
+        folder = f"jobs/{self._store.get(job_id).id}/{TENSORBOARD}"
+        if not self._storage.exists(folder):
+            raise NotFound(f"job {job_id} has written nothing for TensorBoard yet; it does from its first step on")
+        return folder
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -109,15 +130,25 @@ class Transfer:
             self._slots.release()
 
 
-def _send(storage: Storage, name: str) -> Iterator[pb.DownloadArtifactResponse]:
-    """What the file holds now; a log may grow meanwhile."""
-    left = size_bytes = storage.size_bytes(name)
-    digest = hashlib.sha256()
-    with storage.open(name) as file:
-        is_first = True
-        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
-            left -= len(chunk)
-            digest.update(chunk)
-            yield pb.DownloadArtifactResponse(data=chunk, size_bytes=size_bytes if is_first else 0)
-            is_first = False
+def pack(storage: Storage, folder: str, file: IO[bytes]) -> None:
+    """Writes a tar archive of a folder's folders of files, as they are now, under the folder's own name."""
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for run in storage.names(folder):
+            for name in storage.names(f"{folder}/{run}"):
+                content = storage.read(f"{folder}/{run}/{name}")
+                member = tarfile.TarInfo(f"{folder.rpartition('/')[2]}/{run}/{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def _send(file: IO[Any], size_bytes: int) -> Iterator[pb.DownloadArtifactResponse]:
+    """So many bytes from the file's begin; a log may grow meanwhile."""
+    left, digest = size_bytes, hashlib.sha256()
+    file.seek(0)
+    is_first = True
+    while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+        left -= len(chunk)
+        digest.update(chunk)
+        yield pb.DownloadArtifactResponse(data=chunk, size_bytes=size_bytes if is_first else 0)
+        is_first = False
     yield pb.DownloadArtifactResponse(size_bytes=size_bytes if is_first else 0, sha256=digest.hexdigest())

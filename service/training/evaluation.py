@@ -23,19 +23,27 @@ class Evaluator:
         self._batch_size = batch_size
         self._totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
         self._program = tf.function(self._batch, autograph=False)
+        self._specs: tuple[Any, ...] = ()
 
     def evaluate(self) -> dict[str, float]:
         """One pass over the data, in its order, with the weights that the trainer's model has now."""
         self._totals.clear()
         for start in range(0, self._rows, self._batch_size):
             batch = self._batches.make(np.arange(start, min(start + self._batch_size, self._rows), dtype=np.int64))
-            losses, counts = self._program(
-                tensors_of(batch.inputs), tensors_of(batch.labels), tensors_of(batch.sample_weights)
-            )
+            arguments = tuple(map(tensors_of, (batch.inputs, batch.labels, batch.sample_weights)))
+            losses, counts = self._program(*arguments)
+            self._specs = self._specs or tf.nest.map_structure(tf.type_spec_from_value, arguments)
             named = zip(self._objective.metrics.tensors, counts, strict=True)
             values = {tensor.name: np.asarray(count) for tensor, count in named}
             self._totals.add({LOSS: np.asarray(losses), **values}, batch.samples)
         return self._totals.values()
+
+    def graph(self) -> bytes:
+        """The evaluation's graph as a serialised `GraphDef`; empty if there was no evaluation."""
+        if not self._specs:
+            return b""
+        graph: bytes = self._program.get_concrete_function(*self._specs).graph.as_graph_def().SerializeToString()
+        return graph
 
     def _batch(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, list[Any]]:
         model = self._objective.model

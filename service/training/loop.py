@@ -11,6 +11,7 @@ import numpy as np
 
 from gradwire.telemetry import STEP_PHASES
 from service.training.average import MovingAverage
+from service.training.board import TRAIN, VALIDATION, Board
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
 from service.training.guard import Guard
@@ -61,6 +62,7 @@ class Loop:
     guard: Guard
     summation: Summation
     norm: GradientNorm
+    board: Board
     totals: EpochTotals
     evaluator: Evaluator | None
     evaluate_every: int
@@ -199,6 +201,7 @@ class Loop:
             self.eval_metrics = self.evaluator.evaluate()
         self.reporter.update(phase="training", eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
         self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
+        self.board.curves(self.step, VALIDATION, self.eval_metrics)
 
     def save_again(self) -> None:
         """Another try of the last checkpoint, of the same state."""
@@ -212,6 +215,7 @@ class Loop:
         is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)
         self._is_save_overdue = not is_saved
         self.reporter.meter.saved(time.perf_counter() - started)
+        self.board.weights(self.step, self.weights.by_name, is_last=is_last)
         if is_saved:
             self.saved_step = self.step
 
@@ -250,7 +254,18 @@ class Loop:
         self.reporter.meter.learning_rate = self.update.learning_rate()
         self.reporter.update(step=self.step, epoch=self._epoch(), workers=workers, **values)
         self.reporter.emit("progress", f"step {self.step} of {self.schedule.total_steps}", **values)
+        self._draw(metrics, speed, phases)
         if self.guard.skipped > self._told_skipped:
             self._told_skipped = self.guard.skipped
             self.reporter.emit("warning", f"gradients were not finite up to step {self.step}: {self.guard}")
         self._reported_at = now
+
+    def _draw(self, metrics: Mapping[str, float], speed: float, phases: Mapping[str, float]) -> None:
+        meter = self.reporter.meter
+        curves = {
+            "learning_rate": meter.learning_rate,
+            "gradient_norm": meter.gradient_norm,
+            "examples_per_second": speed,
+        }
+        by_phase = {f"phase_ms/{phase}": value for phase, value in phases.items()}
+        self.board.curves(self.step, TRAIN, {**metrics, **curves, **by_phase})

@@ -21,6 +21,7 @@ from gradwire.spec.job import MAX_WORKERS, JobSpec
 from gradwire.storage import Storage
 from service.training.average import MovingAverage
 from service.training.blocks import Blocks
+from service.training.board import Board
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.crew import Crew
 from service.training.digest import weights_digest
@@ -283,6 +284,7 @@ class Trainer:
             guard=Guard(training),
             summation=summation,
             norm=GradientNorm(summation, self._blocks),
+            board=Board(self._storage, self._assignment.job_id, self._assignment.generation, self._spec),
             totals=totals,
             evaluator=model.evaluator,
             evaluate_every=training.evaluate_every,
@@ -318,6 +320,7 @@ class Trainer:
     def _run(self, loop: Loop, model: _Model) -> None:
         self._reporter.update(is_running=True, phase="training", workers=self._crew.views)
         self._reporter.emit("state", "the first step is under way")
+        loop.board.begin(loop.step)
         try:
             loop.run()
         except Cancelled:
@@ -327,6 +330,7 @@ class Trainer:
             self._reporter.update(phase="writing the last checkpoint")
             digest = weights_digest(*model.weights.by_kind())
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
+            loop.board.close(model.evaluator.graph() if model.evaluator is not None else b"")
             loop.saver.finish()
         until_stored(lambda: loop.saver.is_stored, loop.save_again, self._wait)
         self._export(model)

@@ -100,6 +100,11 @@ class Weights:
         for name, view in self._by_name.items():
             copy(target[name], view)
 
+    @property
+    def by_name(self) -> Mapping[str, np.ndarray]:
+        """Views of everything."""
+        return self._by_name
+
     def values(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Views of the trained variables and of the other state, in model order."""
         count = len(self._variables.trainable)
