@@ -46,6 +46,8 @@ class Assignment:
     """Of a trainer: where it listens for workers of other nodes; empty where there are none."""
     node: str = ""
     """Where the process runs."""
+    log_format: str = "text"
+    """Of the process's own log: text or json."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

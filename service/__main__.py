@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     # Ray's processes are forked off while RPCs are being served: gRPC's own handlers around a fork would wait for
     # each other.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    logs.configure()
+    logs.configure(_log_format(arguments))
     stop = threading.Event()
     stop_on_signals(stop)
     try:
@@ -38,6 +38,14 @@ def main(arguments: list[str]) -> int:
         if _wants_json(arguments):
             print(json.dumps({"error": {"code": "usage", "message": str(error)}}))
         return error.exit_code
+
+
+def _log_format(arguments: list[str]) -> str:
+    """Before the settings are read: what is wrong with them is told in a line of that kind."""
+    with contextlib.suppress(ValueError, LookupError, AttributeError):
+        found = json.loads(arguments[0]).get("log_format")
+        return found if found in logs.FORMATS else logs.FORMATS[0]
+    return logs.FORMATS[0]
 
 
 def _wants_json(arguments: list[str]) -> bool:

@@ -228,7 +228,8 @@ class Caretaker:
             case Hold(why=why):
                 self.hold(job, now, why, is_resumed=not record.is_pausing)
             case Restart(reason=reason):
-                log.warning("trainer_died", job=job.record.id, generation=job.record.generation, why=reason)
+                step, start = record.snapshot.step, record.generation
+                log.warning("trainer_died", job=record.id, generation=start, step=step, why=reason)
                 self._restart(job, run, reason, now)
 
     def _restart(self, job: LiveJob, run: Run, reason: str, now: float) -> None:

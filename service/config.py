@@ -12,6 +12,7 @@ from typing import Any
 
 from gradwire.errors import InvalidSpec
 from service.address import Address, parse_address
+from service.logs import FORMATS
 
 DEFAULT_LISTEN = "127.0.0.1:50551"
 DEFAULT_METRICS = "127.0.0.1:9464"
@@ -57,6 +58,8 @@ class ServiceConfig:
     is_json: bool = False
     """Whether the service says on standard output, as one JSON document, where it listens."""
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    log_format: str = FORMATS[0]
+    """Of the service's own log, and of its trainers' and workers'."""
     metrics_keep_s: int = DEFAULT_METRICS_KEEP_S
     """A job's series go so long after its end."""
 
@@ -64,7 +67,7 @@ class ServiceConfig:
 KEYS = {
     "listen": str, "metrics": str, "state": str, "ray": str, "data_root": str, "allow_code": bool, "trust": list,
     "token_file": str, "tls_cert": str, "tls_key": str, "warm": int, "refill": bool, "ready_fd": int,
-    "max_upload_bytes": int, "json": bool, "metrics_keep": int,
+    "max_upload_bytes": int, "json": bool, "metrics_keep": int, "log_format": str,
 }  # fmt: skip
 
 
@@ -93,6 +96,7 @@ def read_config(text: str) -> ServiceConfig:
         ready_fd=given.get("ready_fd"),
         is_json=given.get("json", False),
         max_upload_bytes=_count(given, "max_upload_bytes", DEFAULT_MAX_UPLOAD_BYTES),
+        log_format=_log_format(given.get("log_format", FORMATS[0])),
         metrics_keep_s=_count(given, "metrics_keep", DEFAULT_METRICS_KEEP_S),
     )
 
@@ -181,6 +185,12 @@ def _data_root(text: str | None) -> Path | None:
     if not path.is_dir():
         raise WrongSetting("--data-root", f"{path} is no folder; make it, or name another")
     return path.resolve()
+
+
+def _log_format(text: str) -> str:
+    if text not in FORMATS:
+        raise WrongSetting("--log-format", f"must be {' or '.join(FORMATS)}, not {text!r}")
+    return text
 
 
 def _trust(names: list[Any]) -> tuple[str, ...]:

@@ -131,6 +131,7 @@ class Coordinator:
             data_root=config.data_root,
             allow_code=config.allow_code,
             trust=config.trust,
+            log_format=config.log_format,
         )
         return Supervisor(
             store=store,

@@ -108,7 +108,7 @@ class Foreman:
             return end
         if worker.node not in nodes:
             run.grant = run.grant.changed(worker.node, -1)  # the job may grow again elsewhere
-        log.warning("worker_died", job=job.record.id, worker=worker_id, why=reason)
+        log.warning("worker_died", job=job.record.id, worker=worker_id, step=job.record.snapshot.step, why=reason)
         what = "another takes its place" if worker.node in nodes else f"node {worker.node} is gone"
         job.record = self._journal.note(job.record, "worker", f"worker {worker_id} died ({reason}); {what}")
         self.employ(job, run)

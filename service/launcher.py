@@ -26,6 +26,7 @@ class Launcher:
     data_root: Path | None = None
     allow_code: bool = False
     trust: tuple[str, ...] = ()
+    log_format: str = "text"
 
     def trainer(self, record: JobRecord) -> tuple[Assignment, TrainerHandle]:
         """Launches the trainer of the record's generation; from now on those of older ones write no more.
@@ -44,6 +45,7 @@ class Launcher:
             data_root=str(self.data_root) if self.data_root else None,
             allow_code=self.allow_code,
             trust=self.trust,
+            log_format=self.log_format,
             threads=record.resources.threads_per_worker,
             workers=record.usable_workers,
             exchange=record.resources.exchange,

@@ -19,6 +19,7 @@ from typing import Any
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome
+from service import logs
 from service.identity import Identity
 
 ENVIRONMENT = {
@@ -89,6 +90,7 @@ class Process:
         with self._lock, _plain_errors():
             import_tensorflow()
             _set_threads(arguments.threads)
+            _configure_log(arguments)
             self._body = load(role)(arguments)
         threading.Thread(target=self._run, name="role", daemon=True).start()
         return self.address()
@@ -184,6 +186,17 @@ def _import_fault(module: str) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _configure_log(arguments: Assignment) -> None:
+    """Every line says whose it is. Standard error is for what ends the process."""
+    logs.configure(
+        arguments.log_format,
+        file=sys.stdout,
+        job=arguments.job_id,
+        generation=arguments.generation,
+        worker=arguments.worker_id,
+    )
 
 
 def _set_threads(count: int) -> None:

@@ -62,6 +62,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="The server's certificate; with --tls-key.",
 )
 @click.option("--tls-key", envvar="GRADWIRE_TLS_KEY", show_envvar=True, type=FILE, help="The certificate's key.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="One event a line on standard error: key=value, or a JSON document.  [default: text]",
+)
 @json_option
 def serve(is_json: bool, **options: Any) -> None:
     """Start a server on this machine; it needs nothing else. Ctrl-C stops it, and its jobs go on at the next start.

@@ -381,4 +381,4 @@ class Trainer:
     def _report_worker(self, message: str, is_warning: bool) -> None:
         self._reporter.update(workers=self._crew.views)
         self._reporter.emit("warning" if is_warning else "worker", message)
-        log.info("worker", job=self._assignment.job_id, what=message)
+        log.info("worker", job=self._assignment.job_id, step=self._reporter.step, what=message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,6 +258,12 @@ def test_files_of_a_job(served: Served, client: Client, tmp_path: Path) -> None:
     assert " QUEUED state queued\n" in client.download(job.id[:6], "log", tmp_path / "log").read_text()
     with pytest.raises(NotFound, match="has no export/saved_model; it is QUEUED"):
         client.download(job, "export/saved_model", tmp_path / "x")
+    with pytest.raises(NotFound, match="nothing for TensorBoard yet"):
+        client.download(job, "tensorboard", tmp_path / "x")
+    for run in ("train", "validation"):
+        served.storage.write(f"jobs/{job.id}/tensorboard/{run}/events.out.tfevents.1", run.encode())
+    with tarfile.open(client.download(job, "tensorboard", tmp_path / "t.tar")) as archive:
+        assert archive.getnames() == [f"tensorboard/{run}/events.out.tfevents.1" for run in ("train", "validation")]
     with pytest.raises(InvalidSpec, match="must be one of log, export/keras"):
         client.download(job, "../../../etc/passwd", tmp_path / "x")
     for wrong in ("f" * 64, "../jobs"):

@@ -50,6 +50,20 @@ def test_a_folder_of_the_user_s_is_never_replaced(client: ClientDouble, tmp_path
     assert (tmp_path / "saved_model" / "thesis.txt").exists()
 
 
+def test_curves_for_tensorboard_replace_older_ones_and_no_other_folder(client: ClientDouble, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("tensorboard/train/events"))
+    client.script["archive"] = stream.getvalue()
+    for _ in range(2):
+        path = export_model(client, JOB_ID, tmp_path, "tensorboard")  # type: ignore[arg-type]
+    assert path == tmp_path / "tensorboard" and (path / "train" / "events").exists()
+    assert client.calls[-1] == ("download", "tensorboard")
+    (tmp_path / "other" / "tensorboard").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="no folder of TensorBoard's"):
+        export_model(client, JOB_ID, tmp_path / "other", "tensorboard")  # type: ignore[arg-type]
+
+
 def link_tar() -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:

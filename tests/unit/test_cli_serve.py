@@ -18,6 +18,7 @@ DEFAULTS = {
     "listen": "127.0.0.1:50551",
     "metrics": "127.0.0.1:9464",
     "metrics_keep": None,
+    "log_format": None,
     "ray": None,
     "data_root": None,
     "allow_code": False,
@@ -64,12 +65,14 @@ def test_every_option_arrives_with_absolute_paths(started: list[tuple[str, list[
         (tmp_path / name).write_text("x", encoding="utf-8")
     os.chdir(tmp_path)
     words = "--listen 0.0.0.0:1 --metrics 0.0.0.0:2 --state state --ray 10.0.0.1:6379 --data-root . --allow-code"
-    words += " --metrics-keep 60 --trust keras_hub --trust mine --token-file token --tls-cert cert --tls-key key"
+    words += " --metrics-keep 60 --log-format json"
+    words += " --trust keras_hub --trust mine --token-file token --tls-cert cert --tls-key key"
     assert serve(*words.split()).exit_code == 0
     assert settings(started) == {
         "listen": "0.0.0.0:1",
         "metrics": "0.0.0.0:2",
         "metrics_keep": 60,
+        "log_format": "json",
         "state": str(tmp_path / "state"),
         "ray": "10.0.0.1:6379",
         "data_root": str(tmp_path),
