@@ -17,6 +17,10 @@ Blow = Literal["kill", "stop"]
 """SIGKILL; or SIGSTOP, and SIGCONT after a while."""
 
 
+Way = Literal["near", "far", "relayed"]
+"""Where the workers are: on the trainer's node, each on another one, or all on one other, behind a relay."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Strikes the first time that `who` comes to this moment of `step` or of a later one."""
@@ -37,6 +41,7 @@ class Schedule:
     workers: int
     """At the start; whoever goes is replaced."""
     faults: tuple[Fault, ...] = ()
+    way: Way = "near"
 
     def of(self, who: int) -> tuple[Fault, ...]:
         """The faults of one, in the order in which they strike."""
@@ -64,4 +69,5 @@ def schedules(draw: st.DrawFn, *, steps: int, worker_faults: int, trainer_faults
 
     of_workers = draw(faults(st.integers(1, workers + 2), worker_faults))
     of_trainer = draw(faults(st.just(TRAINER), trainer_faults))
-    return Schedule(workers=workers, faults=(*of_workers, *of_trainer))
+    way = draw(st.sampled_from(("near", "far", "relayed")))
+    return Schedule(workers=workers, faults=(*of_workers, *of_trainer), way=way)

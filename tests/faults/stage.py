@@ -131,14 +131,12 @@ class Play:
     def left(self) -> list[str]:
         """What is still there: processes that do not end in time, files of the exchange, and temporary ones."""
         deadline = time.monotonic() + end_timeout_s()
-        actors = [actor for cast in self.casts for actor in cast.actors()]
-        while any(actor.is_alive for actor in actors) and time.monotonic() < deadline:
+        while self._alive() and time.monotonic() < deadline:
             time.sleep(POLL_S)
-        alive = [str(actor) for actor in actors if actor.is_alive]
         exchanges = SHARED_MEMORY.glob(f"gradwire-{SERVICE_ID}-{self.job_id}-*")
         checkpoints = Storage(self._url).names(f"jobs/{self.job_id}/checkpoints")
         unfinished = [name for name in checkpoints if not name.startswith("step-")]
-        return [*alive, *map(str, exchanges), *unfinished, *map(str, self._temporary.iterdir())]
+        return [*self._alive(), *map(str, exchanges), *unfinished, *map(str, self._temporary.iterdir())]
 
     def story(self) -> str:
         """In a line, all that tells this play from others."""
@@ -152,6 +150,12 @@ class Play:
                 if actor.is_alive:
                     actor.kill()
             cast.lab.stop()
+
+    def _alive(self) -> list[str]:
+        """Trainers, workers, and relays."""
+        actors = [actor for cast in self.casts for actor in cast.actors()]
+        relays = [line for line in Path("/proc/net/unix").read_text().splitlines() if f"-{self.job_id}-" in line]
+        return [*(str(actor) for actor in actors if actor.is_alive), *relays]
 
     @property
     def _url(self) -> str:
@@ -179,7 +183,14 @@ class Play:
         storage.write(f"jobs/{self.job_id}/generation", str(generation).encode())
         names = storage.names(f"jobs/{self.job_id}/checkpoints")
         restored = max((int(name.split("-")[1]) for name in names if name.startswith("step-")), default=0)
-        lab = Lab(self._spec(), self.folder, generation=generation, job_id=self.job_id)
+        lab = Lab(
+            self._spec(),
+            self.folder,
+            generation=generation,
+            job_id=self.job_id,
+            is_remote=self.schedule.way != "near",
+            shares_stream=self.schedule.way == "relayed",
+        )
         faults = self.schedule.of(TRAINER)[generation - 1 : generation]
         lab.start_trainer(partial(moments.trainer, faults, self._journal(generation), self._temporary))
         assert lab.trainer is not None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from gradwire.spec.job import JobSpec
-from tests.faults.schedule import BRIEFLY_S, TOO_LONG_S, TRAINER, Fault, Schedule, schedules
+from tests.faults.schedule import BRIEFLY_S, TOO_LONG_S, TRAINER, Fault, Schedule, Way, schedules
 from tests.faults.stage import Play
 from tests.integration.cases import convolutional, spec_of, write_npz
 from tests.integration.lab import Result, run
@@ -85,9 +85,9 @@ def assert_no_committed_step_is_lost(played: Play) -> None:
             assert code == "superseded", f"two trainers of one job may not both write: {code} in {played.story()}"
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_any_number_of_workers(workers: int, play: Callable[[Schedule], Play]) -> None:
-    assert play(Schedule(workers=workers)).struck == []
+@pytest.mark.parametrize(("workers", "way"), [(1, "near"), (4, "near"), (4, "relayed")])
+def test_any_number_of_workers(workers: int, way: Way, play: Callable[[Schedule], Play]) -> None:
+    assert play(Schedule(workers=workers, way=way)).struck == []
 
 
 def kill(who: int, step: int, moment: str = "before") -> Fault:
@@ -108,6 +108,12 @@ EVERY_FAULT = {
         workers=2, faults=(stop(1, 20, BRIEFLY_S), stop(2, 20, BRIEFLY_S, "after"))
     ),
     "a worker is stopped, dropped, and continued": Schedule(workers=2, faults=(stop(1, 20, TOO_LONG_S, "after"),)),
+    "workers behind a relay are killed, and stopped for too long": Schedule(
+        workers=3, faults=(kill(1, 3), kill(2, 3, "after"), stop(3, 4, TOO_LONG_S, "after")), way="relayed"
+    ),
+    "the trainer of workers behind a relay is killed, and stopped": Schedule(
+        workers=2, faults=(kill(TRAINER, 33), stop(TRAINER, 60, 1.0)), way="relayed"
+    ),
     "the trainer is killed in a step": Schedule(workers=2, faults=(kill(TRAINER, 33), kill(TRAINER, 34))),
     "the trainer is killed while it writes": Schedule(workers=2, faults=(kill(TRAINER, 40, "after"),)),
     "the trainer is stopped in a step, and continued": Schedule(workers=2, faults=(stop(TRAINER, 33, 1.0),)),
