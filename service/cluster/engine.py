@@ -82,7 +82,9 @@ class RayEngine:
             raise GradwireError("the engine runs already")
         driver.require_free()
         self._mailbox = mailbox = Mailbox(self._name, self._tick)
-        launcher = Launcher(mailbox.post, self._cluster.logs, warm=warm, refill=refill, outliving=self._outliving)
+        launcher = Launcher(
+            mailbox.post, self._cluster.logs, warm=warm, refill=refill, outliving=self._outliving, look=self._look
+        )
         try:
             mailbox.call(self._cluster.start, self._timeout_s)
             mailbox.call(self._look, self._timeout_s)
@@ -177,7 +179,7 @@ class RayEngine:
             self._look()
         return self._launcher.tick(self._nodes)
 
-    def _look(self) -> None:
+    def _look(self) -> tuple[NodeResources, ...]:
         self._looked_s = time.monotonic()
         self._nodes = tuple(
             NodeResources(
@@ -189,6 +191,7 @@ class RayEngine:
             for node in ray.nodes()
             if node["Alive"]
         )
+        return self._nodes
 
 
 def _start(launch: Launch) -> tuple[str, int]:

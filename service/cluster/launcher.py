@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import structlog
+from ray.exceptions import ActorUnavailableError, ActorUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gradwire.assignment import Assignment, ExchangeAddress
@@ -37,6 +38,9 @@ START_TIMEOUT_S = 180.0
 """A process that is not in its role by then hangs; importing TensorFlow may take a minute where there is little CPU."""
 SLAY_TIMEOUT_S = 2.0
 
+SUSPECT_S = 20.0
+"""Longer than Ray takes to find that a node is dead."""
+
 WAITING_TICK_S = 0.05
 TICK_S = 1.0
 
@@ -55,8 +59,10 @@ class Launcher:
         warm: int,
         refill: bool,
         outliving: str = "",
+        look: Callable[[], Sequence[NodeResources]] | None = None,
     ) -> None:
         self._post = post
+        self._look = look
         self._logs = logs
         self._pool = WarmPool(warm, refill=refill, spawn=self._spawn)
         self._outliving = outliving
@@ -65,6 +71,8 @@ class Launcher:
         self._waiting: list[Launch] = []
         self._live: list[Launch] = []
         self._nodes: tuple[NodeResources, ...] = ()
+        self._suspects: dict[str, float] = {}
+        """Nodes that a process was lost with, and when: Ray tells seconds later whether they are gone."""
         self._lingering: list[Launch] = []
 
     def stage(self) -> str:
@@ -204,11 +212,22 @@ class Launcher:
             # Only a process that Ray starts within the share is told which GPUs it has; so this one is not warm.
             launch.member = self._spawn(node, uses_gpu=True, **launch.share.options())
         else:
-            launch.member = self._pool.take(node, able_node(self._home(), self._nodes), time.monotonic())
+            avoid = frozenset() if node else self._unsafe_nodes()
+            fallback = able_node(self._home(), self._nodes, avoid)
+            launch.member = self._pool.take(node, fallback, time.monotonic(), avoid)
         launch.assigned_s = time.monotonic()
         launch.assignment = self._placed(launch.assignment, launch.member.node)
         begun = launch.member.actor.start.remote(launch.role, launch.assignment)
         _then(begun, lambda answer: self._post(self._started, launch, answer))
+
+    def _unsafe_nodes(self) -> frozenset[str]:
+        """Where no process that may run anywhere shall be started just now: nodes that have gone, or perhaps have."""
+        if self._look is not None:
+            self._nodes = tuple(self._look())
+        now_s = time.monotonic()
+        self._suspects = {node: since for node, since in self._suspects.items() if now_s - since < SUSPECT_S}
+        gone = {member.node for member in self._pool.members} - {node.node for node in self._nodes}
+        return frozenset(gone | self._suspects.keys())
 
     def _placed(self, assignment: Assignment, node: str) -> Assignment:
         """The assignment of a process on this node: where a trainer listens, where a worker finds its trainer."""
@@ -242,6 +261,8 @@ class Launcher:
             self._await(launch, member)
 
     def _failed(self, launch: Launch, error: BaseException) -> None:
+        if launch.member is not None and isinstance(error, ActorUnavailableError | ActorUnschedulableError):
+            self._suspects[launch.member.node] = time.monotonic()
         found = ending(error, self._logs())
         if isinstance(found, Death) and launch.kill_reason:
             found = Death(launch.kill_reason)
@@ -302,9 +323,13 @@ class Launcher:
         return str(ray.get_runtime_context().get_node_id())
 
 
-def able_node(home: str, nodes: Sequence[NodeResources]) -> str:
-    """Where to start a process that may run anywhere: at home, or on the largest node if there is no CPU at home."""
+def able_node(home: str, nodes: Sequence[NodeResources], avoid: Collection[str] = ()) -> str:
+    """Where to start a process that may run anywhere: at home, or on the largest node if there is no CPU at home.
+
+    Nodes to avoid are taken only where there are no others.
+    """
     able = [node for node in nodes if node.cpus]
+    able = [node for node in able if node.node not in avoid] or able
     if not able or home in [node.node for node in able]:
         return home
     return max(able, key=lambda node: node.cpus).node

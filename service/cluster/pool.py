@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,12 @@ class WarmPool:
         """The processes that nobody has taken."""
         return tuple(self._members)
 
-    def take(self, node: str | None, fallback: str, now_s: float) -> Member:
-        """A process on `node`, or on any: a warm one, else one on its way, else a new one, on `fallback` if need be."""
+    def take(self, node: str | None, fallback: str, now_s: float, avoid: Collection[str] = ()) -> Member:
+        """A process on `node`, or on any but those to avoid: warm, else on its way, else new on `fallback`."""
         self._quiet_since_s = now_s
         if not self._refill:
             self._target = max(self._target - 1, 0)
-        there = [member for member in self._members if node in (None, member.node)]
+        there = [member for member in self._members if (member.node == node if node else member.node not in avoid)]
         if not there:
             self._first = max(self._first - 1, 0)
             return self._spawn(node or fallback)

@@ -127,3 +127,14 @@ def test_what_may_run_anywhere_runs_where_there_are_cpus() -> None:
     assert able_node("home", [replace(home, cpus=1.0), large]) == "home"
     assert able_node("home", [home]) == "home"
     assert able_node("home", []) == "home"
+    assert able_node("home", [home, small, large], avoid=["large"]) == "small"
+    assert able_node("home", [home, small, large], avoid=["large", "small"]) == "large", "better than nowhere"
+
+
+def test_nobody_is_taken_from_a_node_that_may_be_gone() -> None:
+    pool, spawned = make(2)
+    pool.fill([("a", 1.0), ("b", 1.0)], 0.0)
+    pool.fill([("a", 1.0), ("b", 1.0)], 0.0)
+    warm(pool, spawned)
+    assert [pool.take(None, "c", 0.0, avoid=["a"]).node for _ in range(2)] == ["b", "c"]
+    assert pool.take("a", "c", 0.0, avoid=["a"]).node == "a", "asked for by name"
