@@ -26,6 +26,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A new client does not wait out the pause of another one in its process that has lost the same server.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
