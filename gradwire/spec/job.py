@@ -221,6 +221,8 @@ class EarlyStopping(Part):
     patience: Annotated[int, Field(ge=1, le=10_000)]
     monitor: Annotated[str, Field(min_length=1)] = "loss"
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+    restore_best: bool = False
+    """Whether the weights of the best evaluation are exported instead of the last, also where nothing stops the job."""
 
 
 class CheckpointSpec(Part):
@@ -324,6 +326,10 @@ class JobSpec(Part):
                 raise ValueError(f"optimizer.config.{field} is not taken; say it as {instead}")
         if self.optimizer.config.get("use_ema"):
             raise ValueError("optimizer.config.use_ema is not taken; say it as training.movingAverage")
+        if self.training.early_stopping is not None and self.data.validation is None:
+            raise ValueError(
+                "training.earlyStopping counts evaluations, of which there are none without data.validation"
+            )
         least, shards = self.resources.min_workers, self.training.shards
         if least > shards:
             raise ValueError(

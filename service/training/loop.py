@@ -11,6 +11,7 @@ import numpy as np
 
 from gradwire.telemetry import STEP_PHASES
 from service.training.average import MovingAverage
+from service.training.best import BestWeights
 from service.training.board import TRAIN, VALIDATION, Board
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
@@ -59,6 +60,7 @@ class Loop:
     weights: Weights
     update: Update
     average: MovingAverage | None
+    best: BestWeights | None
     guard: Guard
     summation: Summation
     norm: GradientNorm
@@ -156,6 +158,8 @@ class Loop:
         if is_evaluated:
             self._evaluate()
             should_stop = self.stopper.should_stop(self.eval_metrics)
+            if self.best is not None and self.stopper.has_improved:
+                self.best.take(self.step)
         pause_s = self._epoch_pause_s if is_epoch_end else REPORT_S
         if is_last or should_stop or time.monotonic() - self._reported_at > pause_s:
             self._report()

@@ -17,13 +17,19 @@ from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
 from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter, WriterStatus
+from workers.layout import Layout
 
 
-class Source(Protocol):
+class Saved(Protocol):
     """What is saved: the weights, the optimiser's state."""
+
+    layout: Layout
 
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy) -> None:
         """Copies everything to arrays as its layout tells."""
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets everything to a snapshot's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,7 +38,7 @@ class Saver:
 
     writer: CheckpointWriter
     snapshots: Snapshots
-    sources: tuple[Source, ...]
+    sources: tuple[Saved, ...]
     copy: Copy
     reporter: Reporter
     spec_digest: str

@@ -38,6 +38,11 @@ class Stopper:
         return self.is_over
 
     @property
+    def has_improved(self) -> bool:
+        """Whether the last evaluation was the best so far."""
+        return self._rule is not None and not self._waited
+
+    @property
     def is_over(self) -> bool:
         """Whether the last evaluation was one too many; a job resumed from its checkpoint trains no further."""
         return self._rule is not None and self._waited >= self._rule.patience

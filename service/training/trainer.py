@@ -20,6 +20,7 @@ from gradwire.spec.digest import spec_digest
 from gradwire.spec.job import MAX_WORKERS, JobSpec
 from gradwire.storage import Storage
 from service.training.average import MovingAverage
+from service.training.best import BestWeights
 from service.training.blocks import Blocks
 from service.training.board import Board
 from service.training.checkpoint import Checkpoint, CheckpointFolder
@@ -37,7 +38,7 @@ from service.training.optimizer import KerasUpdate
 from service.training.patience import until_stored
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
-from service.training.saver import Saver
+from service.training.saver import Saved, Saver
 from service.training.snapshots import Snapshots
 from service.training.stopping import Stopper, is_better_when_larger, require_metric
 from service.training.summation import Summation
@@ -79,7 +80,10 @@ class _Model:
     variables: ModelVariables
     update: Update
     average: MovingAverage | None
+    best: BestWeights | None
     weights: Weights
+    saved: tuple[Saved, ...]
+    """All of these that a checkpoint holds."""
     snapshots: Snapshots
     evaluator: Evaluator | None
 
@@ -213,9 +217,18 @@ class Trainer:
         update = make_update(make, groups, variables, weights, self._blocks, is_lazy=is_lazy)
         self._reporter.update(total_steps=rows.schedule.total_steps)
         average = self._average(variables, weights)
-        saved = [weights.layout, update.layout, *([average.layout] if average else [])]
-        snapshots = Snapshots(Layout.of(tensor for layout in saved for tensor in layout.tensors))
-        return _Model(rows, objective, variables, update, average, weights, snapshots, evaluator)
+        best = self._best(variables, weights, average)
+        saved = tuple(part for part in (weights, update, average, best) if part is not None)
+        snapshots = Snapshots(Layout.of(tensor for part in saved for tensor in part.layout.tensors))
+        return _Model(rows, objective, variables, update, average, best, weights, saved, snapshots, evaluator)
+
+    def _best(self, variables: ModelVariables, weights: Weights, average: MovingAverage | None) -> BestWeights | None:
+        rule = self._spec.training.early_stopping
+        if rule is None or not rule.restore_best:
+            return None
+        trained, state = weights.values()
+        evaluated = [*(average.views if average else trained), *state]
+        return BestWeights(variables.names, evaluated, self._blocks.copy)
 
     def _average(self, variables: ModelVariables, weights: Weights) -> MovingAverage | None:
         wanted = self._spec.training.moving_average
@@ -244,10 +257,8 @@ class Trainer:
         for warning in found.warnings:
             self._reporter.emit("warning", warning)
         if found.checkpoint is not None:
-            model.weights.restore(found.checkpoint.tensors)
-            model.update.restore(found.checkpoint.tensors)
-            if model.average is not None:
-                model.average.restore(found.checkpoint.tensors)
+            for part in model.saved:
+                part.restore(found.checkpoint.tensors)
             step = found.checkpoint.step
             self._reporter.update(step=step, checkpoint_step=step)
             self._reporter.emit("checkpoint", f"goes on from the checkpoint of step {step}")
@@ -267,7 +278,7 @@ class Trainer:
         saver = Saver(
             writer=writer,
             snapshots=model.snapshots,
-            sources=(model.weights, model.update, *([model.average] if model.average else [])),
+            sources=model.saved,
             copy=self._blocks.copy,
             reporter=self._reporter,
             spec_digest=spec_digest(self._spec),
@@ -281,6 +292,7 @@ class Trainer:
             weights=model.weights,
             update=model.update,
             average=model.average,
+            best=model.best,
             guard=Guard(training),
             summation=summation,
             norm=GradientNorm(summation, self._blocks),
@@ -347,6 +359,11 @@ class Trainer:
         self._fence.check()
         self._reporter.update(phase="exporting")
         with model.weights.loaded():
+            if model.best is not None and model.best.step:
+                self._reporter.emit(
+                    "state", f"exports the weights of the best evaluation, after step {model.best.step}"
+                )
+                model.best.put_in(model.variables.bound)
             exports = export_model(model.objective.model, self._storage, self._assignment.job_id, self._fence.check)
         self._is_exported = exports.is_stored
         for warning in exports.warnings:

@@ -184,8 +184,9 @@ def spec_of(
     training: dict[str, Any] | None = None,
     resources: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
+    validation: float | None = None,
 ) -> JobSpec:
-    """A specification that trains the case; `npz` as in a job file, such as server:FILE."""
+    """A specification that trains the case; `npz` as in a job file, such as server:FILE; `validation` is the split."""
     return JobSpec.model_validate(
         {
             "name": case.name,
@@ -195,6 +196,7 @@ def spec_of(
                 "inputs": {name: name for name in case.inputs},
                 "labels": {name: f"label_{name}" for name in case.labels},
                 "sampleWeights": {name: f"weight_{name}" for name in case.sample_weights or {}},
+                "validation": {"split": validation} if validation else None,
             },
             "loss": case.loss,
             "optimizer": optimizer,

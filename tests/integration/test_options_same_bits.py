@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from tests.integration.cases import Case, convolutional, several_heads, spec_of, write_npz
@@ -142,3 +143,28 @@ def test_the_moving_average_is_what_is_evaluated_and_exported(optimizer: str, fo
         assert np.asarray(variable).tobytes() == tensors[f"average/{variable.path}"].tobytes(), variable.path
         assert np.asarray(variable).tobytes() != tensors[f"weights/{variable.path}"].tobytes(), variable.path
     assert result.digest
+
+
+@pytest.mark.parametrize("average", [None, {"momentum": 0.5}])
+def test_the_best_evaluation_is_exported_also_by_a_later_start(average: Any, folder: Path) -> None:
+    """The first evaluation is the best, since nothing improves by so much."""
+    kind = "average" if average else "plain"
+    rule = {"patience": 2, "minDelta": 1e6, "restoreBest": True}
+    training = {"evaluateEvery": 2, "earlyStopping": rule, "movingAverage": average}
+
+    def spec_with(**options: Any) -> JobSpec:
+        return spec_of(case_of(""), "server:convolutional.npz", training={**training, **options}, validation=0.25)
+
+    spec = spec_with(steps=50)
+    run(spec_with(steps=2, earlyStopping=None), folder, 1, job_id=f"short{kind}")
+    wanted = last_checkpoint(folder, f"short{kind}").tensors
+    for generation in (1, 2):
+        result = run(spec, folder, 1, job_id=f"best{kind}", generation=generation)
+        assert result.outcome.state == "SUCCEEDED", result.outcome.error
+        assert result.progress.snapshot.step == 6
+        model = keras.models.load_model(folder / f"storage/jobs/best{kind}/export/model.keras", compile=False)
+        values = {variable.path: np.asarray(variable).tobytes() for variable in model.variables}
+        trained = {name.removeprefix("average/" if average else "weights/"): value for name, value in wanted.items()}
+        for variable in model.trainable_variables:
+            assert values[variable.path] == trained[variable.path].tobytes(), variable.path
+        assert values["norm/moving_mean"] == wanted["state/norm/moving_mean"].tobytes()

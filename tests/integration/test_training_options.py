@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gradwire.spec.job import JobSpec
 from tests.integration.cases import convolutional, spec_of, write_npz
 from tests.integration.lab import Result, run
 
@@ -22,11 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(folder: Path, workers: int = 1, validation: float | None = None, **training: Any) -> Result:
-    spec = spec_of(convolutional(), "server:rows.npz", training=training)
-    if validation is not None:
-        document = spec.model_dump()
-        document["data"]["validation"] = {"split": validation}
-        spec = JobSpec.model_validate(document)
+    spec = spec_of(convolutional(), "server:rows.npz", training=training, validation=validation)
     result = run(spec, folder, workers)
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     return result
@@ -57,9 +52,7 @@ def test_evaluations_come_when_asked_and_stop_the_job_that_does_not_improve(fold
 def test_a_job_that_has_stopped_early_trains_no_further_when_it_is_started_again(folder: Path) -> None:
     stopping = {"patience": 1, "monitor": "loss", "minDelta": 1e6}
     training = {"steps": 30, "evaluateEvery": 2, "earlyStopping": stopping}
-    document = spec_of(convolutional(), "server:rows.npz", training=training).model_dump()
-    document["data"]["validation"] = {"split": 0.25}
-    spec = JobSpec.model_validate(document)
+    spec = spec_of(convolutional(), "server:rows.npz", training=training, validation=0.25)
     first = run(spec, folder, 1, job_id="stoppedearly")
     again = run(spec, folder, 1, job_id="stoppedearly", generation=2)
     assert first.progress.snapshot.step == again.progress.snapshot.step == 4
@@ -77,11 +70,12 @@ def test_a_job_that_is_started_again_after_its_last_step_reports_what_it_reporte
     stopping = {"patience": 1, "monitor": "loss", "minDelta": 1e6}
     steps_per_epoch = 5
     training = {"steps": 50, "evaluateEvery": steps_per_epoch, "earlyStopping": stopping}
-    document = spec_of(convolutional(), "server:rows.npz", training=training).model_dump()
-    document["data"]["validation"] = {"split": 0.25}
     for name, spec in (
         ("ran out", spec_of(convolutional(), "server:rows.npz", training={"steps": 7})),
-        ("stopped at the end of an epoch", JobSpec.model_validate(document)),
+        (
+            "stopped at the end of an epoch",
+            spec_of(convolutional(), "server:rows.npz", training=training, validation=0.25),
+        ),
     ):
         first = run(spec, folder, 1, job_id=name.replace(" ", ""))
         again = run(spec, folder, 1, job_id=name.replace(" ", ""), generation=2)

@@ -65,6 +65,11 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
             "training",
             "accumulation 3 is more than the 2 samples of a shard",
         ),
+        (
+            {"training": {"globalBatch": 4, "epochs": 1, "earlyStopping": {"patience": 2}}},
+            "training.earlyStopping",
+            "counts evaluations, of which there are none without data.validation",
+        ),
         ({"name": ""}, "name", "must not be empty"),
         ({"name": "a" * 101}, "name", "must have at most 100 characters, not '" + "a" * 59 + "…"),
         ({"name": "-a"}, "name", "must begin with a letter, a digit or _"),

@@ -56,7 +56,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "movingAverage": st.fixed_dictionaries({}, optional={"momentum": st.floats(0.1, 0.9)}),
             "evaluateEvery": counts(least=0),
             "earlyStopping": st.fixed_dictionaries(
-                {"patience": counts(10_000)}, optional={"monitor": NAMES, "minDelta": st.floats(0, 9)}
+                {"patience": counts(10_000)},
+                optional={"monitor": NAMES, "minDelta": st.floats(0, 9), "restoreBest": st.booleans()},
             ),
             "checkpoint": st.fixed_dictionaries(
                 {}, optional={"everySteps": counts(least=0), "keep": counts(1000), "mode": st.just("max")}
@@ -83,16 +84,20 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             {"python": st.fixed_dictionaries({"function": st.just("a.b:c"), "source": FILES, "arguments": CONFIGS})}
         )
     )
+    rows = draw(data)
+    trained = draw(training)
+    if "validation" not in rows:
+        trained.pop("earlyStopping", None)
     losses = st.fixed_dictionaries({"name": NAMES}, optional={"config": CONFIGS, "weight": FINITE})
     return draw(
         st.fixed_dictionaries(
             {
                 "name": st.just("a job"),
                 "model": models,
-                "data": data,
+                "data": st.just(rows),
                 "loss": st.fixed_dictionaries(dict.fromkeys(outputs, losses)),
                 "optimizer": OBJECTS,
-                "training": training,
+                "training": st.just(trained),
             },
             optional={
                 "metrics": st.dictionaries(NAMES, st.lists(OBJECTS, max_size=3), max_size=3),

@@ -620,20 +620,24 @@ class EarlyStopping(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     MONITOR_FIELD_NUMBER: _builtins.int
     MIN_DELTA_FIELD_NUMBER: _builtins.int
+    RESTORE_BEST_FIELD_NUMBER: _builtins.int
     patience: _builtins.int
     """Evaluations without improvement before the job stops; 0 for never."""
     monitor: _builtins.str
     min_delta: _builtins.float
+    restore_best: _builtins.bool
+    """Whether the weights of the best evaluation are exported instead of the last."""
     def __init__(
         self,
         *,
         patience: _builtins.int = ...,
         monitor: _builtins.str = ...,
         min_delta: _builtins.float = ...,
+        restore_best: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_delta", b"min_delta", "monitor", b"monitor", "patience", b"patience"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_delta", b"min_delta", "monitor", b"monitor", "patience", b"patience", "restore_best", b"restore_best"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
