@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gradwire.spec.job import TrainingSpec
 from service.training.blocks import Blocks, Scratch
-from service.training.weights import Copy
+from service.training.weights import Copy, Weights
 from workers.layout import Layout, Tensor
+from workers.variables import ModelVariables
 
 UPDATES = "average/updates"
 
@@ -37,6 +39,17 @@ class MovingAverage:
         ]
         self.layout = Layout.of([Tensor(UPDATES, (), "int64"), *tensors])
         self._updates = 0
+
+    @classmethod
+    def of(
+        cls, training: TrainingSpec, variables: ModelVariables, weights: Weights, blocks: Blocks
+    ) -> MovingAverage | None:
+        """That of a job, if it asks for one; evaluation and export take it from now on."""
+        if training.moving_average is None:
+            return None
+        made = cls(training.moving_average.momentum, variables.trained_paths, weights.values()[0], blocks)
+        weights.show(made.views)
+        return made
 
     def update(self) -> None:
         """Takes the weights as they are now, after an update."""

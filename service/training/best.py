@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from service.training.weights import Copy
+from gradwire.spec.job import TrainingSpec
+from service.training.average import MovingAverage
+from service.training.blocks import Blocks
+from service.training.weights import Copy, Weights
 from workers.layout import Layout, Tensor
+from workers.variables import ModelVariables
 
 STEP = "best/step"
 
@@ -34,6 +38,17 @@ class BestWeights:
         self.layout = Layout.of([Tensor(STEP, (), "int64"), *tensors])
         self.step = 0
         """The evaluation's; 0 before the first."""
+
+    @classmethod
+    def of(
+        cls, training: TrainingSpec, variables: ModelVariables, weights: Weights, average: MovingAverage | None,
+        blocks: Blocks,
+    ) -> BestWeights | None:  # fmt: skip
+        """Those of a job, if early stopping shall restore them."""
+        if training.early_stopping is None or not training.early_stopping.restore_best:
+            return None
+        trained, state = weights.values()
+        return cls(variables.names, [*(average.views if average else trained), *state], blocks.copy)
 
     def take(self, step: int) -> None:
         """The evaluation after `step` is the best so far; nobody may write the weights meanwhile."""

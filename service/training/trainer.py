@@ -216,27 +216,11 @@ class Trainer:
         is_lazy = self._spec.training.sparse == "lazy"
         update = make_update(make, groups, variables, weights, self._blocks, is_lazy=is_lazy)
         self._reporter.update(total_steps=rows.schedule.total_steps)
-        average = self._average(variables, weights)
-        best = self._best(variables, weights, average)
+        average = MovingAverage.of(self._spec.training, variables, weights, self._blocks)
+        best = BestWeights.of(self._spec.training, variables, weights, average, self._blocks)
         saved = tuple(part for part in (weights, update, average, best) if part is not None)
         snapshots = Snapshots(Layout.of(tensor for part in saved for tensor in part.layout.tensors))
         return _Model(rows, objective, variables, update, average, best, weights, saved, snapshots, evaluator)
-
-    def _best(self, variables: ModelVariables, weights: Weights, average: MovingAverage | None) -> BestWeights | None:
-        rule = self._spec.training.early_stopping
-        if rule is None or not rule.restore_best:
-            return None
-        trained, state = weights.values()
-        evaluated = [*(average.views if average else trained), *state]
-        return BestWeights(variables.names, evaluated, self._blocks.copy)
-
-    def _average(self, variables: ModelVariables, weights: Weights) -> MovingAverage | None:
-        wanted = self._spec.training.moving_average
-        if wanted is None:
-            return None
-        average = MovingAverage(wanted.momentum, variables.trained_paths, weights.values()[0], self._blocks)
-        weights.show(average.views)
-        return average
 
     def _warn_of_precision(self, objective: Objective) -> None:
         policy = self._spec.training.precision
