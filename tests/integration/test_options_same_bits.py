@@ -13,7 +13,7 @@ import pytest
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from service.training.checkpoint import Checkpoint, CheckpointFolder
-from tests.integration.cases import Case, convolutional, several_heads, spec_of, write_npz
+from tests.integration.cases import Case, convolutional, recommender, several_heads, spec_of, write_npz
 from tests.integration.lab import Result, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "mixed_bfloat16"},
     "float16": {"precision": "mixed_float16"},
     "skip": {"onNonfinite": "skip"},
+    "tables": {"accumulation": 3, "precision": "mixed_float16", "movingAverage": {}, "sparse": "lazy"},
     "groups": {"learningRateMultipliers": {"first": 0.5, "digit": 2.0}, "weightDecayExclude": ["bias", "norm"]},
 }
 ADAMW = {"name": "AdamW", "config": {"weight_decay": 0.01}}
@@ -37,6 +38,8 @@ LARGE_LOSS = 300.0
 
 
 def case_of(option: str) -> Case:
+    if option == "tables":
+        return recommender()
     case = convolutional(has_state=True)
     if option == "float16":
         return replace(case, name="float16", loss={"digit": {**case.loss["digit"], "weight": LARGE_LOSS}})
@@ -49,7 +52,7 @@ def case_of(option: str) -> Case:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("options_same_bits")
-    for option in ("", "float16", "skip"):
+    for option in ("", "float16", "skip", "tables"):
         write_npz(case_of(option), made / f"{case_of(option).name}.npz")
     write_npz(several_heads(), made / "several_heads.npz")
     return made
@@ -86,6 +89,8 @@ def test_an_option_has_one_result_for_1_2_and_4_workers_and_a_resume(option: str
     assert ours.keys() == theirs.keys()
     skipped = [event.message for event in whole.progress.events if "skipped so far" in event.message]
     assert bool(skipped) == (option in ("float16", "skip"))
+    sparse = [event.message for event in whole.progress.events if "sparse gradients (lazy)" in event.message]
+    assert bool(sparse) == (option == "tables")
 
 
 def test_a_mixed_precision_is_near_to_float32_and_not_it(folder: Path) -> None:
