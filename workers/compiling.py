@@ -14,8 +14,7 @@ from workers.data.batch import Batch
 from workers.exchange.messages import MEASURE
 from workers.program import GradientProgram, Objective, Prepared, Share
 
-WARM_RUNS, RUNS = 2, 7
-"""The first runs compile, and make what is kept."""
+RUNS = 9
 WORTH = 0.95
 """XLA must take no more than this part of the time: it costs a compilation in every process."""
 
@@ -53,7 +52,7 @@ def program_of(objective: Objective, training: TrainingSpec, is_xla: bool) -> Gr
 def traced(
     make: Callable[[bool], GradientProgram], sizes: Sequence[int], batch_of: Callable[[int], Batch], xla: str
 ) -> Compiled:
-    """The program, traced for batches of these sizes, the largest last.
+    """The program, traced for batches of these sizes, the largest last; XLA has compiled it for all of them.
 
     Args:
         xla: on, off, or `MEASURE`.
@@ -67,7 +66,10 @@ def traced(
     else:
         compiled = Compiled(make(xla == "on"), xla == "on")
     for samples in sizes:
-        compiled.program.trace(batch_of(samples))
+        batch = batch_of(samples)
+        compiled.program.trace(batch)
+        if compiled.is_xla:
+            _run_ms(compiled.program, batch, runs=1)  # or the first such batch of an epoch would stall a step
     return compiled
 
 
@@ -83,11 +85,11 @@ def faster(make: Callable[[bool], GradientProgram], batch: Batch) -> Compiled:
     """
     plain = make(False)
     plain.trace(batch)
-    ms = {"off": _run_ms(plain, batch)}
+    ms = {"off": _run_ms(plain, batch, RUNS)}
     compiled = make(True)
     try:
         compiled.trace(batch)
-        ms["on"] = _run_ms(compiled, batch)
+        ms["on"] = _run_ms(compiled, batch, RUNS)
     except Exception as error:  # XLA knows fewer operations than TensorFlow, and says so in many ways
         log.info("xla cannot compile the program", reason=str(error)[:500])
         return Compiled(plain, is_xla=False, ms=ms)
@@ -95,14 +97,14 @@ def faster(make: Callable[[bool], GradientProgram], batch: Batch) -> Compiled:
     return Compiled(compiled if is_xla else plain, is_xla, ms)
 
 
-def _run_ms(program: GradientProgram, batch: Batch) -> float:
-    """The fastest of some runs: whatever disturbs a run makes it slower."""
+def _run_ms(program: GradientProgram, batch: Batch, runs: int) -> float:
+    """The fastest of some runs: whatever disturbs a run makes it slower, and the first ones compile."""
     prepared = Prepared.of(batch)
     share = Share(batch.samples, batch.samples, (float(batch.samples),) * program.exchanged_heads, is_first=True)
     seeds = np.zeros((len(program.variables.seeds), 2), np.int64)
     times = []
-    for _ in range(WARM_RUNS + RUNS):
+    for _ in range(runs):
         begun = time.perf_counter()
         program.run(prepared, share, seeds)
         times.append(time.perf_counter() - begun)
-    return min(times[WARM_RUNS:]) * 1e3
+    return min(times) * 1e3
