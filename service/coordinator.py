@@ -28,6 +28,7 @@ from service.jobs.log import JobLog
 from service.late_engine import LateEngine
 from service.launcher import Launcher
 from service.metrics import Metrics
+from service.metrics.collector import MAX_JOBS
 from service.metrics_server import MetricsServer
 from service.page.app import StatusPage
 from service.readiness import Readiness
@@ -94,7 +95,7 @@ class Coordinator:
         metrics = Metrics(
             store.counts, storage=self._folder.storage, store=self._folder.store, kept_s=config.metrics_keep_s
         )  # fmt: skip
-        for record in store.live():
+        for record in [*reversed(store.page(MAX_JOBS, None)), *store.live()]:
             metrics.jobs.observe(record)
         self._metrics_address = self._serve_metrics(metrics, store, parts)
         service_id = self._folder.service_id
