@@ -24,6 +24,8 @@ KEPT_S = 3600.0
 """A job's series go so long after its end, unless the operator says otherwise."""
 MAX_JOBS = 200
 """So many jobs have series of their own: those at work, then those that changed last."""
+MAX_ENDED = 1000
+"""So many jobs that have ended are remembered, whether anybody scrapes or not."""
 
 
 class JobCollector(Collector):
@@ -63,6 +65,8 @@ class JobCollector(Collector):
             self._accounts[record.id] = accounts.observed(old, record, now_s)
             if old.record.state is not record.state:
                 self._tell_of_move(old, record, now_s)
+                if record.has_ended:
+                    self._forget_surplus()
 
     def measure(self, record: JobRecord, telemetry: Telemetry) -> None:
         """The job's present trainer has counted."""
@@ -77,6 +81,11 @@ class JobCollector(Collector):
             self._recoveries.observe(max(now_s - old.recovering_since_s, 0.0))
         if record.state is JobState.FAILED and record.error is not None:
             self._failed(record.error.code)
+
+    def _forget_surplus(self) -> None:
+        ended = [job_id for job_id, one in self._accounts.items() if one.record.has_ended]
+        for job_id in ended[:-MAX_ENDED]:
+            del self._accounts[job_id]
 
     def accounts(self) -> list[Account]:
         """Of the jobs that have series, those at work first."""

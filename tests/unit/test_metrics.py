@@ -159,6 +159,15 @@ def test_series_are_bounded(scraped: Scraped) -> None:
     assert 'job_id="j0"' not in "".join(states)
 
 
+def test_jobs_that_have_ended_are_forgotten_without_a_scrape(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.metrics.collector.MAX_ENDED", 3)
+    for job_id in ("a", "b", "c", "d", "e"):
+        scraped.metrics.jobs.observe(job(job_id))
+        if job_id != "a":
+            scraped.metrics.jobs.observe(job(job_id, JobState.FAILED, finished_at_s=scraped.now_s))
+    assert sorted(one.record.id for one in scraped.metrics.jobs.accounts()) == ["a", "c", "d", "e"]
+
+
 def test_the_size_of_a_large_scrape(scraped: Scraped) -> None:
     """Time follows lines: 200 jobs, 20 of them at work with all histograms, stay a sixth of what is too slow."""
     phases = {name: Durations(counts=(1,) * 12, sum_s=1.0) for name in ("data", "compute", "exchange", "sum", "apply")}
