@@ -10,6 +10,7 @@ jobs/<id>/tensorboard/train, validation     event files, one of each start of th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 CHUNK_BYTES = 1 << 20
+MAX_REMOVALS = 5
+"""Of one folder, where another process removes it too, and each stumbles over what the other was faster with."""
 
 
 class Storage:
@@ -108,10 +111,12 @@ class Storage:
         self._fs.mv(self._path(old), self._path(new), recursive=True)
 
     def delete(self, name: str) -> None:
-        """Removes a file or folder, if it is there."""
+        """Removes a file or folder, if it is there; somebody else may remove it at the same time."""
         path = self._path(name)
-        if self._fs.exists(path):
-            self._fs.rm(path, recursive=True)
+        for _ in range(MAX_REMOVALS):
+            if self._fs.exists(path):
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm(path, recursive=True)
 
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()

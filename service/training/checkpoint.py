@@ -97,9 +97,11 @@ class CheckpointFolder:
                 size_bytes = self._write_files(temporary, checkpoint)
                 self._fence(version)
                 self._swap(temporary, version)
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(OSError):  # the first error is the one to report
                     self._storage.delete(temporary)
+                if isinstance(error, FileNotFoundError):
+                    self._fence(version)  # a newer start removes what this one was writing
                 raise
         return size_bytes
 

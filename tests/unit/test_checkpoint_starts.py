@@ -51,6 +51,34 @@ def test_a_crash_while_replacing_leaves_a_checkpoint(local: Storage, is_new_ther
     assert local.names(FOLDER) == ["step-0000000005-g1"]
 
 
+def test_what_two_starts_remove_at_once_is_no_failure(local: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older one, that was given up, comes back and cleans up while its successor does."""
+    local.write(f"{FOLDER}/tmp-step-0000000005-g1-00/weights.safetensors", b"half")
+    remove = local._fs.rm
+
+    def remove_twice(path: str, *, recursive: bool) -> None:
+        remove(path, recursive=recursive)
+        remove(path, recursive=recursive)
+
+    monkeypatch.setattr(local._fs, "rm", remove_twice)
+    assert CheckpointFolder(local, JOB).restore_latest().warnings == ()
+    assert local.names(FOLDER) == []
+
+
+def test_a_trainer_whose_files_its_successor_removes_is_superseded(
+    local: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def removed(folder: CheckpointFolder, *arguments: object) -> int:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(CheckpointFolder, "_write_files", removed)
+    for generation, code in ((1, "storage_unavailable"), (2, "superseded")):
+        local.write(f"jobs/{JOB}/generation", str(generation).encode())
+        with pytest.raises(JobFailed) as caught:
+            CheckpointFolder(local, JOB).write(checkpoint(5, generation=1))
+        assert caught.value.code == code
+
+
 def test_a_trainer_that_comes_back_behind_the_fence_changes_nothing_of_its_successor(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
