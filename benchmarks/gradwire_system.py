@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks import meters
 from benchmarks.models import Model
+from benchmarks.results import LAZY_SYSTEM
 from benchmarks.service import Service, Watched, time_s
 from benchmarks.system import Feed, Pace, SystemFailed, Window
 
@@ -50,10 +51,10 @@ class Marks:
 class GradwireSystem:
     """A job for each window: it is cancelled when enough steps are committed. Nothing runs between two of them."""
 
-    name = "gradwire"
-
-    def __init__(self, service: Service, transport: str, pace: Pace) -> None:
+    def __init__(self, service: Service, transport: str, pace: Pace, *, is_lazy: bool = False) -> None:
+        self.name = LAZY_SYSTEM if is_lazy else "gradwire"
         self.transport = transport
+        self._training = {"training": {"sparse": "lazy"}} if is_lazy else {}
         self._service = service
         self._pace = pace
 
@@ -63,7 +64,7 @@ class GradwireSystem:
         yield
 
     def measure(self, feed: Feed) -> Window:
-        spec = self._service.spec(self._model, feed, self.transport)
+        spec = self._service.spec(self._model, feed, self.transport, **self._training)
         job = Watched(self._service, spec, self._pace.timeout_s + self._pace.warmup_s + self._pace.window_s)
         marks = Marks(
             warmup_s=self._pace.warmup_s,

@@ -43,6 +43,8 @@ class Model:
     input_names: tuple[str, ...]
     make_inputs: Callable[[np.random.Generator, int], Arrays]
     """(generator, rows) -> arrays by the model's input names."""
+    has_tables: bool = False
+    """Whether tables are what it is about: then Keras's fit and Gradwire's lazy updates are measured as well."""
     optimizer: Mapping[str, Any]
     loss: Mapping[str, Any]
 
@@ -139,10 +141,11 @@ MODELS = {
             name="recommender",
             title="recommender, 2 × 1M×64",
             batch=1024,
-            epoch_steps=4,
+            epoch_steps=16,
             warmup_steps=1,
             min_steps=3,
             fits_beside=False,
+            has_tables=True,
             input_names=("user", "item"),
             make_inputs=_pairs,
             optimizer=ADAM,

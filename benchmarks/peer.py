@@ -130,6 +130,10 @@ def single(path: Path, place: Path) -> Launch:
     return python("benchmarks.peers.single", str(path)), {}
 
 
+def keras_fit(path: Path, place: Path) -> Launch:
+    return python("benchmarks.peers.keras_fit", str(path)), {}
+
+
 def mwms(path: Path, place: Path) -> Launch:
     return python("benchmarks.peers.mwms", str(path)), {}
 
@@ -151,6 +155,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind(name="single", transport="none", trainers=1, start_metric="first_step_cold", launch=single),
+        Kind(name="keras_fit", transport="none", trainers=1, start_metric="first_step_cold", launch=keras_fit),
         Kind(name="mwms", transport="grpc", trainers=SHARDS, start_metric="first_step_cold", launch=mwms),
         Kind(name="ray_train", transport="grpc", trainers=SHARDS, start_metric="first_step_warm", launch=ray_train),
     )

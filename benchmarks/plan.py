@@ -44,7 +44,14 @@ class Plan:
     @property
     def measurements(self) -> int:
         """How many there are if nothing fails; the progress bar's end."""
-        columns = len(self.systems) + (len(self.transports) - 1 if "gradwire" in self.systems else 0)
-        starts = sum(1 if model.fits_beside else self.rounds for model in self.models)
-        windows = len(self.models) * self.rounds * len(self.feeds)
-        return 1 + columns * (starts + windows) + (2 * self.starts + 2 if self.with_extras else 0)
+        ends = sum(self._columns(model) * self._turns(model) for model in self.models)
+        return 1 + ends + (2 * self.starts + 2 if self.with_extras else 0)
+
+    def _columns(self, model: Model) -> int:
+        ours = len(self.transports) * (2 if model.has_tables else 1) if "gradwire" in self.systems else 0
+        peers = len(set(self.systems) - {"gradwire"} - (set() if model.has_tables else {"keras_fit"}))
+        return ours + peers
+
+    def _turns(self, model: Model) -> int:
+        """Starts and windows of one system."""
+        return (1 if model.fits_beside else self.rounds) + self.rounds * len(self.feeds)

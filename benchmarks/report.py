@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.models import MODELS
-from benchmarks.results import LOSS, LOSS_DIFFERENCE, LOSS_STEP, LOSS_TOLERANCE, Column, Row, ratio, step_ms
+from benchmarks.results import (
+    LAZY_SYSTEM,
+    LOSS,
+    LOSS_DIFFERENCE,
+    LOSS_STEP,
+    LOSS_TOLERANCE,
+    Column,
+    Row,
+    ratio,
+    step_ms,
+)
 from benchmarks.rounds import Failures
 
 SHARED: Column = ("gradwire", "shared_memory")
 FLIGHT: Column = ("gradwire", "flight")
 SINGLE: Column = ("single", "none")
+LAZY: Column = (LAZY_SYSTEM, "shared_memory")
+LAZY_FLIGHT: Column = (LAZY_SYSTEM, "flight")
+FIT: Column = ("keras_fit", "none")
 MWMS: Column = ("mwms", "grpc")
 RAY_TRAIN: Column = ("ray_train", "grpc")
 
@@ -21,6 +34,22 @@ TITLES: Mapping[Column, str] = {
     MWMS: "MWMS",
     RAY_TRAIN: "Ray Train",
 }
+TABLE_TITLES: Mapping[Column, str] = {
+    LAZY: "lazy",
+    SHARED: "exact",
+    LAZY_FLIGHT: "lazy, Flight",
+    FLIGHT: "exact, Flight",
+    FIT: "model.fit",
+    SINGLE: "one process",
+    MWMS: "MWMS",
+}
+"""Of models with tables: Gradwire's two ways to update them, and the peers."""
+TABLE_RATIOS: Sequence[tuple[str, Column, Column]] = (
+    ("model.fit ÷ lazy", FIT, LAZY),
+    ("MWMS ÷ lazy", MWMS, LAZY),
+    ("model.fit ÷ exact", FIT, SHARED),
+    ("MWMS ÷ exact", MWMS, SHARED),
+)
 RATIOS: Sequence[tuple[str, Column, Column]] = (
     ("MWMS ÷ Gradwire", MWMS, SHARED),
     ("one process ÷ Gradwire", SINGLE, SHARED),
@@ -36,17 +65,29 @@ Cells = list[list[str]]
 
 def step_table(rows: Sequence[Row]) -> Cells:
     """The header and a line for each model and input: milliseconds of a step, the ratios, and whether losses agree."""
+    return _step_table(rows, TITLES, RATIOS)
+
+
+def sparse_table(rows: Sequence[Row]) -> Cells:
+    """The same of the models with tables, for which there are more systems."""
+    found = [row for row in rows if row.model in MODELS and MODELS[row.model].has_tables]
+    return _step_table(found, TABLE_TITLES, TABLE_RATIOS)
+
+
+def _step_table(
+    rows: Sequence[Row], titles: Mapping[Column, str], wanted: Sequence[tuple[str, Column, Column]]
+) -> Cells:
     steps = step_ms(rows)
-    lines = [["model", "input", *TITLES.values(), *(title for title, _, _ in RATIOS), "losses"]]
+    lines = [["model", "input", *titles.values(), *(title for title, _, _ in wanted), "losses"]]
     for model, feed in dict.fromkeys((row.model, row.input) for row in rows if row.metric == "step"):
-        values = {column: steps.get((model, feed, column)) for column in TITLES}
+        values = {column: steps.get((model, feed, column)) for column in titles}
         found = [row for row in rows if (row.model, row.input) == (model, feed)]
-        ratios = [ratio(values[above], values[below]) for _, above, below in RATIOS]
+        ratios = [ratio(values[above], values[below]) for _, above, below in wanted]
         lines.append(
             [
                 _title(model),
                 feed,
-                *(_number(values[column]) for column in TITLES),
+                *(_number(values[column]) for column in titles),
                 *(MISSING if value is None else f"{value:.2f}" for value in ratios),
                 loss_cell(found),
             ]
@@ -59,8 +100,9 @@ def loss_cell(rows: Sequence[Row]) -> str:
     differences = {row.column: row.value for row in rows if row.metric == LOSS_DIFFERENCE}
     if len(differences) < 2:
         return MISSING
-    wrong = [f"{TITLES[column]}: {value:.0e}" for column, value in differences.items() if value > LOSS_TOLERANCE]
-    return f"NOT EQUAL ({', '.join(wrong)})" if wrong else f"equal to {max(differences.values()):.0e}"
+    judged = {column: value for column, value in differences.items() if column[0] != LAZY_SYSTEM}
+    wrong = [f"{_title_of(column)}: {value:.0e}" for column, value in judged.items() if value > LOSS_TOLERANCE]
+    return f"NOT EQUAL ({', '.join(wrong)})" if wrong else f"equal to {max(judged.values()):.0e}"
 
 
 def other_table(rows: Sequence[Row]) -> Cells:
@@ -84,6 +126,9 @@ def page(rows: Sequence[Row], failures: Failures, facts: Mapping[str, str], how:
     parts = ["# Benchmarks", how, "\n".join(f"* {name}: {value}" for name, value in facts.items())]
     parts += ["## Milliseconds per step", markdown(step_table(rows))]
     parts += [f"* {line}" for line in failure_lines(failures)]
+    tables = sparse_table(rows)
+    if len(tables) > 1:
+        parts += ["## Milliseconds per step of models with tables", markdown(tables)]
     others = other_table(rows)
     if len(others) > 1:
         parts += ["## Other measures", markdown(others)]
@@ -92,7 +137,7 @@ def page(rows: Sequence[Row], failures: Failures, facts: Mapping[str, str], how:
 
 def failure_lines(failures: Failures) -> list[str]:
     """Why a cell is empty."""
-    return [f"{_title(model)}, {TITLES[column]}: {why}" for (model, column), why in failures.items()]
+    return [f"{_title(model)}, {_title_of(column)}: {why}" for (model, column), why in failures.items()]
 
 
 def markdown(cells: Cells) -> str:
@@ -101,6 +146,12 @@ def markdown(cells: Cells) -> str:
     texts = {index for index in range(len(header)) if header[index] in ("model", "input", "metric", "losses")}
     rule = ["---" if index in texts else "--:" for index in range(len(header))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
+
+
+def _title_of(column: Column) -> str:
+    if column in TITLES:
+        return TITLES[column]
+    return f"Gradwire, {TABLE_TITLES[column]}" if column[0] == LAZY_SYSTEM else TABLE_TITLES[column]
 
 
 def _title(model: str) -> str:

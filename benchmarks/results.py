@@ -16,6 +16,8 @@ STEP = "step"
 LOSS = "loss"
 LOSS_STEP = "loss_step"
 LOSS_DIFFERENCE = "loss_difference"
+LAZY_SYSTEM = "gradwire_lazy"
+"""Another optimiser than the others': its loss is shown, and judges none."""
 LOSS_TOLERANCE = 1e-3
 """Relative."""
 
@@ -96,7 +98,8 @@ def loss_rows(group: Sequence[Measured]) -> list[Row]:
     the loss of the system that knows most steps was from it then."""
     if not group:
         return []
-    reference = max((one.windows[0].losses for one in group), key=len)
+    judges = [one for one in group if one.column[0] != LAZY_SYSTEM] or group
+    reference = max((one.windows[0].losses for one in judges), key=len)
     rows = []
     for one in group:
         losses = one.windows[0].losses

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.children import Child, python
 from benchmarks.extras import NEEDED_MODELS, Extras
 from benchmarks.gradwire_system import GradwireSystem
+from benchmarks.models import Model
 from benchmarks.peer import KINDS, PeerSystem
 from benchmarks.plan import Plan
 from benchmarks.results import Measured, Row, loss_rows, payload_row, rows_of
@@ -19,6 +20,8 @@ from benchmarks.service import serving
 from benchmarks.system import System, SystemFailed
 
 BUILD_TIMEOUT_S = 300.0
+FOR_TABLES = ("keras_fit",)
+"""Peers that are measured at models with tables alone."""
 
 
 def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
@@ -32,8 +35,8 @@ def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
         rounds = Rounds(plan.rounds, plan.feeds, tell)
         for model in plan.models:
             with ExitStack() as stack:
-                measured = rounds.measure(model, _systems(plan, folder, stack))
-            rows += _rows(plan, measured, int((folder / f"{model.name}.size").read_text()))
+                measured = rounds.measure(model, _systems(plan, model, folder, stack))
+            rows += _rows(plan, measured, None if model.has_tables else _bytes(folder, model))
         failures = rounds.failures
         if plan.with_extras:
             extras = Extras(folder=folder, tell=tell, starts=plan.starts, kills=plan.kills, failures=failures)
@@ -43,22 +46,34 @@ def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _rows(plan: Plan, measured: Iterable[Measured], model_bytes: int) -> list[Row]:
+def _bytes(folder: Path, model: Model) -> int:
+    return int((folder / f"{model.name}.size").read_text())
+
+
+def _rows(plan: Plan, measured: Iterable[Measured], model_bytes: int | None) -> list[Row]:
+    """model_bytes: what is exchanged in a step; None where it depends on the batch."""
     found = list(measured)
     rows = [row for one in found for row in rows_of(one)]
-    rows += [row for one in found if (row := payload_row(one, model_bytes)) is not None]
+    if model_bytes is not None:
+        rows += [row for one in found if (row := payload_row(one, model_bytes)) is not None]
     for feed in plan.feeds:
         rows += loss_rows([one for one in found if one.input == feed])
     return rows
 
 
-def _systems(plan: Plan, folder: Path, stack: ExitStack) -> list[System]:
+def _systems(plan: Plan, model: Model, folder: Path, stack: ExitStack) -> list[System]:
     """The columns of the table, in their order; Gradwire's share a service, which ends with the stack."""
     systems: list[System] = []
     if "gradwire" in plan.systems:
         service = stack.enter_context(serving(folder))
-        systems += [GradwireSystem(service, transport, plan.pace) for transport in plan.transports]
-    systems += [PeerSystem(KINDS[name], folder, plan.pace) for name in plan.systems if name in KINDS]
+        modes = (False, True) if model.has_tables else (False,)
+        systems += [
+            GradwireSystem(service, transport, plan.pace, is_lazy=is_lazy)
+            for transport in plan.transports
+            for is_lazy in modes
+        ]
+    names = [name for name in plan.systems if name in KINDS and (model.has_tables or name not in FOR_TABLES)]
+    systems += [PeerSystem(KINDS[name], folder, plan.pace) for name in names]
     return systems
 
 

@@ -11,7 +11,19 @@ import pytest
 from benchmarks.commits import costs_ms, recovery_s, stalls_ms
 from benchmarks.gradwire_system import Mark, Marks
 from benchmarks.models import MODELS, Model
-from benchmarks.report import FLIGHT, MWMS, SHARED, SINGLE, loss_cell, markdown, page, step_table
+from benchmarks.report import (
+    FIT,
+    FLIGHT,
+    LAZY,
+    MWMS,
+    SHARED,
+    SINGLE,
+    loss_cell,
+    markdown,
+    page,
+    sparse_table,
+    step_table,
+)
 from benchmarks.results import Column, Measured, Row, difference, loss_rows, ratio, rows_of
 from benchmarks.rounds import Rounds
 from benchmarks.system import Feed, SystemFailed, Window, epoch_means
@@ -186,3 +198,22 @@ def test_a_system_that_fails_is_closed_and_the_others_go_on() -> None:
     assert [(one.column, len(one.windows)) for one in found] == [(("b", "none"), 3)]
     assert notes.index("close a") < notes.index("close b")
     assert notes.count("a constant") == 1
+
+
+def test_models_with_tables_have_a_table_of_their_own() -> None:
+    tables = MODELS["recommender"]
+    found = [
+        Measured(model=tables.name, input="shuffled", column=column, windows=[window(step_ms, losses={1: loss})])
+        for column, step_ms, loss in ((LAZY, 2.0, 1.5), (SHARED, 8.0, 1.0), (FIT, 200.0, 1.0), (MWMS, 500.0, 1.0))
+    ]
+    rows = [row for one in found for row in rows_of(one)] + loss_rows(found) + rows_of(measured(SHARED, window(1.0)))
+    header, line = sparse_table(rows)
+    cells = dict(zip(header, line, strict=True))
+    assert (cells["model.fit ÷ lazy"], cells["MWMS ÷ lazy"], cells["model.fit ÷ exact"]) == (
+        "100.00",
+        "250.00",
+        "25.00",
+    )
+    assert cells["losses"] == "equal to 0e+00", "lazy updates are another optimiser"
+    assert "models with tables" in page(rows, {}, {}, "how")
+    assert "models with tables" not in page(rows_of(measured(SHARED, window(1.0))), {}, {}, "how")
