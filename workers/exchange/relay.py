@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import itertools
 import json
+import mmap
 import os
 import selectors
 import socket
@@ -24,11 +25,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.denormals import flush_denormals
-from workers.exchange.combiner import Action, Add, Combiner, Place, Send
+from workers.exchange.combiner import Action, Add, Combiner, Send
 from workers.exchange.messages import Done, Hello, Malformed, Ready, Summed, Word, Work
 from workers.exchange.post import Letter, receive, send
 from workers.exchange.segment import Segment
 from workers.layout import Layout
+from workers.slices import SlicesPlace
 
 if TYPE_CHECKING:
     from workers.exchange.uplink import Uplink
@@ -65,11 +67,25 @@ class Local:
     slots: Segment | None = None
     layout: Layout | None = None
 
-    def sections(self, slot: int) -> list[np.ndarray]:
-        """Raises ValueError where there is no such slot."""
+    def add(self, slot: int, other: Local, other_slot: int) -> None:
+        """Adds another's contribution to one of this worker's. Raises ValueError where there is no such slot."""
+        for total, more in zip(self._sections(slot), other._sections(other_slot), strict=True):
+            np.add(total, more, out=total)
+        for place, added in zip(self._places(slot), other._places(other_slot), strict=True):
+            place.add(added)
+
+    def _sections(self, slot: int) -> list[np.ndarray]:
+        layout, buffer = self._memory()
+        return layout.flat(buffer, slot * layout.total_bytes)
+
+    def _places(self, slot: int) -> list[SlicesPlace]:
+        layout, buffer = self._memory()
+        return layout.places(buffer, slot * layout.total_bytes)
+
+    def _memory(self) -> tuple[Layout, mmap.mmap]:
         if self.slots is None or self.layout is None:
             raise ValueError(f"worker {self.worker_id} is not ready")
-        return self.layout.flat(self.slots.buffer, slot * self.layout.total_bytes)
+        return self.layout, self.slots.buffer
 
 
 class Relay:
@@ -208,16 +224,12 @@ class Relay:
         for action in actions:
             match action:
                 case Add(into=into, other=other):
-                    for total, more in zip(self._sections(into), self._sections(other), strict=True):
-                        np.add(total, more, out=total)
+                    self._named(into.worker_id).add(into.slot, self._named(other.worker_id), other.slot)
                 case Send(node=node, place=place, parts=parts):
                     word = parts[0].done if len(parts) == 1 else Summed(node, place.slot, parts)
                     local = self._named(place.worker_id)
                     assert local.slots is not None and local.layout is not None  # it has had orders
                     self._uplink.contribute(local.number, local.slots, local.layout.total_bytes, place.slot, word)
-
-    def _sections(self, place: Place) -> list[np.ndarray]:
-        return self._named(place.worker_id).sections(place.slot)
 
     def _named(self, worker_id: str) -> Local:
         return next(local for local in self._locals.values() if local.worker_id == worker_id)
