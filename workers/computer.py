@@ -12,6 +12,7 @@ import numpy as np
 from gradwire.errors import JobFailed
 from gradwire.spec.job import TrainingSpec
 from workers.data.prefetch import Prefetcher
+from workers.ids import require_known
 from workers.layout import Layout
 from workers.program import LOSS, GradientProgram, Prepared, Share
 from workers.rows import Rows
@@ -95,6 +96,7 @@ class NodeComputer:
         self, program: GradientProgram, rows: Rows, prefetcher: Prefetcher[Parts], training: TrainingSpec
     ) -> None:
         self._program = program
+        self._rows = rows
         self._source = rows.train
         self._schedule = rows.schedule
         self._prefetcher = prefetcher
@@ -159,6 +161,8 @@ class NodeComputer:
             is_finite &= self._run(part, share, self._seeds(step, shard, number), place)
             if number:
                 self._add(into, place)
+        for table, place in zip(self._layout.tables, into.places, strict=True):
+            require_known(table, place.get(), lambda: self._rows.samples(step, shard))
         if not is_finite:
             self._look(step, shard, into)
 

@@ -18,6 +18,7 @@ from gradwire.errors import JobFailed
 from workers.binding import can_share, share
 from workers.concrete import Concrete
 from workers.data.batch import Batch
+from workers.ids import IdInput, id_inputs
 from workers.layout import Layout, Tensor
 from workers.losses import HeadLoss, Terms
 from workers.metrics import MetricSet
@@ -103,6 +104,8 @@ class GradientProgram:
         self._kept: dict[Share, tuple[Any, ...]] = {}
         self.traces = 0
         """How often TensorFlow has traced; more than `trace` was called for holds steps up."""
+        self.id_inputs: dict[IdInput, None] = {}
+        """The inputs that are looked up in tables, in order."""
         self._no_seeds = tf.zeros((0, 2), tf.int64)
 
     @property
@@ -142,6 +145,8 @@ class GradientProgram:
         known = [variable._value for variable in self._variables.bound + self._variables.seeds]
         check_pure(concrete, known, {layer.name for layer in self._objective.model._flatten_layers()})
         self._traces[batch.samples] = Concrete(concrete)
+        tables = {v.path: v._value for v in self._variables.bound if len(v.shape)}
+        self.id_inputs |= dict.fromkeys(id_inputs(concrete.graph, list(batch.inputs), tables))
         if self.exchanged_heads:
             counter = tf.function(count, autograph=False)
             self._counts[batch.samples] = Concrete(counter.get_concrete_function(*specs, seeds))

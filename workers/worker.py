@@ -28,6 +28,7 @@ from workers.denormals import flush_denormals
 from workers.exchange.client import ExchangeClient, SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
+from workers.ids import IdCheck
 from workers.objective import input_dtypes, make_objective
 from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
@@ -141,9 +142,10 @@ class Worker:
             xla,
         )
         order = RowOrder(rows.schedule)
+        ids_of = IdCheck(compiled.program.id_inputs, rows.train)
 
         def prepare(step: int, shard: int) -> Parts:
-            return tuple(Prepared.of(batches.make(ids)) for ids in parts.split(order.ids(step, shard)))
+            return tuple(Prepared.of(ids_of.check(batches.make(ids))) for ids in parts.split(order.ids(step, shard)))
 
         return compiled, Prefetcher(prepare)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -77,10 +78,15 @@ def test_exact_has_the_digest_of_dense_gradients(optimizer: str, folder: Path) -
 def test_the_number_of_workers_and_how_they_exchange_change_no_bit(sparse: str, folder: Path) -> None:
     expected = undisturbed("adam", sparse, folder).digest
     assert succeeded(run(spec("adam", sparse), folder, workers=1)).digest == expected
-    with lab(spec("adam", sparse, min_workers=4), folder, workers=2, is_remote=True) as job:
-        for _ in range(2):
-            job.add_worker(is_remote=False)
+    with lab(spec("adam", sparse, min_workers=3), folder, workers=2, is_remote=True) as job:
+        job.add_worker(is_remote=False)
         assert succeeded(job.result()).digest == expected
+
+
+def test_a_relay_adds_slices_as_well(folder: Path) -> None:
+    """With four shards on two workers of one node, their sum crosses the network."""
+    with lab(spec("adam", min_workers=2), folder, workers=2, is_remote=True, shares_stream=True) as job:
+        assert succeeded(job.result()).digest == undisturbed("adam", "exact", folder).digest
 
 
 def test_lazy_is_another_optimiser_than_exact(folder: Path) -> None:
@@ -106,3 +112,26 @@ def test_a_killed_worker_and_a_killed_trainer_change_no_bit(sparse: str, folder:
         result = succeeded(second.result())
     assert any("goes on from" in event.message for event in result.progress.events)
     assert result.digest == undisturbed("adam", sparse, folder).digest
+
+
+def bad(folder: Path, name: str, value: int, *, xla: str) -> JobSpec:
+    """The recommender with one id that a table does not have, in row 150."""
+    case = recommender()
+    inputs = {key: array.copy() for key, array in case.inputs.items()}
+    inputs[name][150, -1] = value
+    write_npz(replace(case, inputs=inputs), folder / f"bad_{name}.npz")
+    return spec_of(case, f"server:bad_{name}.npz", training={"steps": 7, "xla": xla})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "xla", "table"),
+    [("item", 2000, "off", "items"), ("pair", -1, "off", "users"), ("words", 9, "on", "words_table")],
+)
+def test_an_id_that_a_table_does_not_have_fails_the_job_by_name(
+    name: str, value: int, xla: str, table: str, folder: Path
+) -> None:
+    result = run(bad(folder, name, value, xla=xla), folder, workers=1)
+    assert result.outcome.state == "FAILED" and result.outcome.error is not None
+    assert result.outcome.error.code == "id_out_of_range"
+    for part in (f"input '{name}'", f"id {value} in row 150", f"'{table}/embeddings'"):
+        assert part in result.outcome.error.message

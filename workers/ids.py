@@ -1,0 +1,110 @@
+"""Ids that look rows up in tables: which inputs they come from, and whether the tables have such rows.
+
+TensorFlow raises for an id out of range on a CPU; XLA and GPUs read the nearest row in silence, and Keras counts
+negative ids from the end. A job fails instead, and says which row of the data is at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from gradwire.errors import JobFailed
+from workers.data.batch import Batch
+from workers.data.source import Source
+from workers.slices import Slices, Table
+
+GATHERS = ("ResourceGather", "GatherV2")
+SAME_VALUES = ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "Snapshot", "ReadVariableOp")
+"""Operations that give what their first input holds."""
+JOINED = ("ConcatV2", "Pack")
+"""Operations that give what all their inputs hold, the axis of ConcatV2 apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdInput:
+    """An input of the model whose values are looked up in a table."""
+
+    input: str
+    table: str
+    rows: int
+
+
+def id_inputs(graph: Any, inputs: Sequence[str], tables: Mapping[str, tf.Variable]) -> list[IdInput]:
+    """The inputs that reach a gather's ids unchanged; ids that the graph computes, and graphs within it, are left out.
+
+    Args:
+        graph: of a concrete function. inputs: the names of its first arguments. tables: variables by name.
+    """
+    names = {id(graph.inputs[number]): name for number, name in enumerate(inputs)}
+    by_handle = {id(variable.handle): (name, int(variable.shape[0] or 0)) for name, variable in tables.items()}
+    captured = {id(inner): by_handle[id(outer)] for outer, inner in graph.captures if id(outer) in by_handle}
+    found: dict[IdInput, None] = {}
+    for op in graph.get_operations():
+        if op.type not in GATHERS or (op.type == "GatherV2" and tf.get_static_value(op.inputs[2]) != 0):
+            continue
+        tables_read = [captured[id(tensor)] for tensor in _origins(op.inputs[0]) if id(tensor) in captured]
+        for tensor in _origins(op.inputs[1]):
+            if id(tensor) in names:
+                found |= {IdInput(names[id(tensor)], name, rows): None for name, rows in tables_read}
+    return list(found)
+
+
+def _origins(tensor: Any) -> Iterator[Any]:
+    """The tensors whose values a tensor holds."""
+    op = tensor.op
+    if op.type in SAME_VALUES:
+        yield from _origins(op.inputs[0])
+    elif op.type in JOINED:
+        for joined in op.inputs[: -1 if op.type == "ConcatV2" else None]:
+            yield from _origins(joined)
+    elif op.type == "SelectV2" and op.inputs[0].op.type == "Less" and op.inputs[1].op.type == "AddV2":
+        yield from _origins(op.inputs[2])  # how Keras counts negative ids from the end
+    else:
+        yield tensor
+
+
+@dataclass(frozen=True, slots=True)
+class IdCheck:
+    """Looks at batches before they are computed; safe in several threads."""
+
+    inputs: Collection[IdInput]
+    source: Source
+
+    def check(self, batch: Batch) -> Batch:
+        """The batch itself.
+
+        Raises:
+            JobFailed: an id is negative or too large for its table (code `id_out_of_range`).
+        """
+        for item in self.inputs:
+            values = batch.inputs[item.input]
+            # A float is cut to an integer, towards zero.
+            is_wrong = (values <= -1) | (values >= item.rows)
+            if is_wrong.any():
+                raise self._fault(item, batch, int(is_wrong.reshape(-1).argmax()))
+        return batch
+
+    def _fault(self, item: IdInput, batch: Batch, at: int) -> JobFailed:
+        values = batch.inputs[item.input]
+        row = self.source.file_rows(batch.ids[at * len(batch.ids) // values.size :][:1])[0]
+        return JobFailed(
+            f"{self.source.name}: input '{item.input}' has the id {values.flat[at]} in row {row} (counted from 0), but "
+            f"the table '{item.table}' has the rows 0 to {item.rows - 1}: correct the data, or make the table larger",
+            code="id_out_of_range",
+        )
+
+
+def require_known(table: Table, slices: Slices, samples: Callable[[], str]) -> None:
+    """Raises `JobFailed` for an id that the model has computed and the table does not have; `samples` names rows."""
+    ids = slices.ids
+    if ids.size and not (ids[0] >= 0 and ids[-1] < table.rows):
+        wrong = ids[0] if ids[0] < 0 else ids[-1]
+        raise JobFailed(
+            f"the model looks up the id {wrong} in the table '{table.name}', which has the rows 0 to {table.rows - 1}, "
+            f"for {samples()}: correct the layer that computes it",
+            code="id_out_of_range",
+        )
