@@ -29,6 +29,7 @@ from workers.exchange.client import ExchangeClient, SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
 from workers.ids import IdCheck
+from workers.models.unfilled import unfilled
 from workers.objective import input_dtypes, make_objective
 from workers.program import GradientProgram, Prepared
 from workers.rows import Rows
@@ -132,7 +133,8 @@ class Worker:
 
     def _trace(self, rows: Rows, xla: str) -> tuple[Compiled, Prefetcher[Parts]]:
         storage = Storage(self._assignment.storage_url)
-        objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
+        with unfilled():
+            objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         parts = MicroBatches.of(self._spec.training.accumulation, rows.schedule.shard_capacity)
         compiled = traced(
