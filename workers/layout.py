@@ -106,6 +106,13 @@ class Layout:
             end += table.total_bytes
         return places
 
+    def used(self, buffer: Any, start: int = 0) -> list[tuple[int, int]]:
+        """Bytes [first, end) of a buffer that hold something: the tensors, and of the tables as much as is set."""
+        ranges = [(start, start + self.dense_bytes)]
+        for place in self.places(buffer, start):
+            ranges += place.used()
+        return ranges
+
     def digest(self) -> str:
         """Equal for equal tensors in equal order."""
         document = json.dumps([*map(asdict, self.tensors), *map(asdict, self.tables)])

@@ -50,7 +50,7 @@ class SlicesPlace:
     def __init__(self, table: Table, buffer: Any, start: int) -> None:
         ids_start = start + ALIGNMENT_BYTES
         rows_start = ids_start + aligned(table.capacity * 8)
-        self.start = start
+        self._start, self._rows_start, self._row_bytes = start, rows_start, table.width * 4
         self._count = np.frombuffer(buffer, np.int64, 1, start)
         self._ids = np.frombuffer(buffer, np.int64, table.capacity, ids_start)
         flat = np.frombuffer(buffer, np.float32, table.capacity * table.width, rows_start)
@@ -67,6 +67,12 @@ class SlicesPlace:
         self._count[0] = count
         np.copyto(self._ids[:count], slices.ids)
         np.copyto(self._rows[:count], slices.rows)
+
+    def used(self) -> list[tuple[int, int]]:
+        """Bytes [first, end) of the buffer that hold the slices."""
+        count = int(self._count[0])
+        ids_end = self._start + ALIGNMENT_BYTES + count * 8
+        return [(self._start, ids_end), (self._rows_start, self._rows_start + count * self._row_bytes)]
 
     def add(self, other: SlicesPlace) -> None:
         """Adds another table's slices to those that lie here."""

@@ -20,6 +20,7 @@ import structlog
 from pyarrow import flight
 
 from gradwire.assignment import Assignment
+from service.training.changes import Changes
 from service.training.exchange import Event, Left, Said
 from service.training.flight_stream import Member, Stream
 from workers.exchange import frames
@@ -51,11 +52,12 @@ class FlightServer(flight.FlightServerBase):
     `bell` becomes readable when there are events.
     """
 
-    def __init__(self, assignment: Assignment, host: str, weights: Callable[[], memoryview]) -> None:
+    def __init__(self, assignment: Assignment, host: str, weights: Callable[[], memoryview], changes: Changes) -> None:
         super().__init__(f"grpc://{host}:0", middleware={"token": _Token(assignment.token)})
         self._assignment = assignment
         self._host = host
         self._weights = weights
+        self._changes = changes
         self._places: dict[str, tuple[Stream, int]] = {}
         """Each worker's stream, and its number there."""
         self._lock = threading.Lock()
@@ -123,7 +125,7 @@ class FlightServer(flight.FlightServerBase):
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """One stream, from its first Hello to its end; the thread is gRPC's."""
-        stream = Stream(writer, self._weights)
+        stream = Stream(writer, self._weights, self._changes)
         try:
             self._take(stream, frames.read(reader))
         except Malformed as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from service.training.changes import Changes
 from service.training.exchange import Said
 from workers.exchange import frames
 from workers.exchange.frames import Frame, Kind, Received
@@ -63,10 +64,11 @@ class Member:
 class Stream:
     """Its sending thread owns the writer; `members`, by their numbers, are the server's, under its lock."""
 
-    def __init__(self, writer: Any, weights: Callable[[], memoryview]) -> None:
+    def __init__(self, writer: Any, weights: Callable[[], memoryview], changes: Changes) -> None:
         self.members: dict[int, Member] = {}
         self._writer = writer
         self._weights = weights
+        self._changes = changes
         self._waiting: queue.SimpleQueue[tuple[int, Word | None] | None] = queue.SimpleQueue()
         self._version = -1
 
@@ -95,10 +97,20 @@ class Stream:
             return
         datagram = Codec.encode(word)
         if isinstance(word, Work | Count) and word.key.version != self._version:
-            self._version = word.key.version
-            memory = self._weights()
-            for frame, body in frames.chunks(Kind.WEIGHTS, memory, 0, len(memory), datagram, number):
-                frames.write(self._writer, frame, body)
+            self._send_weights(word.key.version, datagram, number)
             return
         size = len(self._weights()) if isinstance(word, Welcome) else 0
         frames.write(self._writer, Frame(Kind.WORD, size=size, datagram=datagram, number=number))
+
+    def _send_weights(self, version: int, datagram: bytes, number: int) -> None:
+        """What has changed since the version that is there, and then a word."""
+        news, memory = self._changes.since(self._version, version), self._weights()
+        self._version = version
+        for extent, ids in news.rows if news is not None else ():
+            for frame, body in frames.row_chunks(memory, extent.offset, extent.row_bytes, ids):
+                frames.write(self._writer, frame, body)
+        ranges = news.ranges if news is not None else [(0, len(memory))]
+        for frame, body in frames.chunks(Kind.WEIGHTS, memory, ranges, datagram, number):
+            frames.write(self._writer, frame, body)
+        if not ranges:
+            frames.write(self._writer, Frame(Kind.WORD, datagram=datagram, number=number))

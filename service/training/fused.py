@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from service.training.blocks import Blocks, Scratch
+from service.training.changes import Rows
 from service.training.groups import Groups, Segment
 from service.training.row_update import RowUpdate, reach_of
 from service.training.rules import AdamRule, Rule, SgdRule, StepScalars
@@ -80,6 +81,7 @@ class FusedUpdate:
         self._variables = variables
         self._runs = [Run(0, 0, weights.size)]
         self._tables: list[tuple[RowUpdate, Segment]] = []
+        self.changed: Sequence[Rows] = ()
 
     def attach(self, summation: Summation) -> None:
         """Learns where the gradients lie, and which are sparse."""
@@ -112,8 +114,10 @@ class FusedUpdate:
 
         for run in self._runs:
             self._apply_run(run, total, ready)
-        for number, (table, segment) in enumerate(self._tables):
+        self.changed = [
             table.apply(_scalars(ready, segment), total.slices(number))
+            for number, (table, segment) in enumerate(self._tables)
+        ]
 
     def _apply_run(self, run: Run, total: StepSum, ready: Sequence[StepScalars]) -> None:
         def update(start: int, end: int, scratch: Scratch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from gradwire.telemetry import STEP_PHASES
 from service.training.average import MovingAverage
 from service.training.best import BestWeights
 from service.training.board import TRAIN, VALIDATION, Board
+from service.training.changes import NO_ROWS, Changes, Rows
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
 from service.training.guard import Guard
@@ -59,6 +60,7 @@ class Loop:
     rounds: Rounds
     weights: Weights
     update: Update
+    changes: Changes
     average: MovingAverage | None
     best: BestWeights | None
     guard: Guard
@@ -138,13 +140,16 @@ class Loop:
         self.summation.add_up(total)
         self._look_at_norm(total)
         summed = time.perf_counter()
+        changed: Sequence[Rows] = [NO_ROWS] * len(self.summation.layout.tables)
         if self.guard.accepts(self.step, self.summation.tensors):
             self.update.apply(total)
             if self.average is not None:
                 self.average.update()
             self.weights.merge(self._state_changes())
+            changed = self.update.changed
         else:
             self.reporter.meter.nonfinite += max(int(self.summation.tensors[NONFINITE][0]), 1)
+        self.changes.committed(self.step + 1, changed)
         applied = time.perf_counter()
         self.step += 1
         return Committed(contributions, gathered - started, summed - gathered, applied - summed)

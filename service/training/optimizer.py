@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras.src.optimizers.base_optimizer import clip_by_global_norm
 
 from gradwire.errors import JobFailed
+from service.training.changes import Rows
 from service.training.densified import Densified
 from service.training.groups import Groups
 from service.training.summation import GRADIENT, StepSum, Summation
@@ -44,6 +45,7 @@ class KerasUpdate:
         self._summation: Summation | None = None
         self._gradients: list[Any] = []
         self._dense: Densified | None = None
+        self.changed: Sequence[Rows] = ()
         paths = unique_names(variable.path for variable in variables)
         self._shapes = [(path, tuple(v.shape)) for path, v in zip(paths, variables, strict=True)]
         members = [groups.members(factor) for factor in groups.distinct]
@@ -73,6 +75,7 @@ class KerasUpdate:
         """From now on gradients are summed up there; it reads them in place."""
         self._summation = summation
         self._dense = Densified(summation.layout.tables)
+        self.changed = [None] * len(summation.layout.tables)
         found = summation.tensors | self._dense.gradients
         self._gradients = [share(found[f"{GRADIENT}{path}"].reshape(shape)) for path, shape in self._shapes]
 

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from service.training.blocks import Blocks, Scratch
+from service.training.changes import Rows
 from service.training.rules import Rule, StepScalars
 from workers.slices import Slices
 
@@ -88,17 +89,18 @@ class RowUpdate:
         if self._moved is not None and not is_fresh:
             self._moved.numbers(_nonzero_rows(slots))
 
-    def apply(self, scalars: StepScalars, gradient: Slices) -> None:
-        """Updates weights and slots in place."""
+    def apply(self, scalars: StepScalars, gradient: Slices) -> Rows:
+        """Updates weights and slots in place; returns which rows."""
         if self._reach == "gathered":
             self._update_rows(scalars, gradient.ids, gradient.rows)
-            return
+            return gradient.ids.copy()  # they may lie in a slot that a worker gets again
         places, ids = gradient.ids, None
         if self._moved is not None:
             numbers = self._moved.numbers(gradient.ids)
             if not self._moved.are_many:
                 places, ids = numbers, self._moved.ids
         self._update_among(scalars, ids, places, gradient.rows)
+        return ids
 
     def _update_rows(self, scalars: StepScalars, ids: np.ndarray, rows: np.ndarray) -> None:
         def update(start: int, end: int, scratch: Scratch) -> None:

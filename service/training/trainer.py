@@ -23,6 +23,7 @@ from service.training.average import MovingAverage
 from service.training.best import BestWeights
 from service.training.blocks import Blocks
 from service.training.board import Board
+from service.training.changes import Changes
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.crew import Crew
 from service.training.digest import weights_digest
@@ -105,6 +106,7 @@ class Trainer:
             self._server, self._report_worker, assignment.workers or MAX_WORKERS, meter=self._reporter.meter
         )  # fmt: skip
         self._blocks = Blocks()
+        self._changes = Changes()
         self._looked_s = time.monotonic()
         self._is_exported = False
         flight = self._serve_flight(assignment) if assignment.exchange_host else ""
@@ -115,7 +117,7 @@ class Trainer:
         # Only jobs with workers on other nodes load it.
         from service.training.flight_server import FlightServer  # noqa: PLC0415
 
-        remote = FlightServer(assignment, assignment.exchange_host, lambda: self._server.memory(SEGMENT))
+        remote = FlightServer(assignment, assignment.exchange_host, lambda: self._server.memory(SEGMENT), self._changes)
         self._server.join(remote)
         return remote.address
 
@@ -255,6 +257,7 @@ class Trainer:
         summation = Summation(terms.contribution, self._blocks)
         model.update.attach(summation)
         self._tell_of_tables(model.update, terms.contribution)
+        self._changes.watch(model.weights.layout, terms.contribution.tables)
         training, objective = self._spec.training, model.objective
         totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
         rule = training.early_stopping
@@ -275,6 +278,7 @@ class Trainer:
             rounds=rounds,
             weights=model.weights,
             update=model.update,
+            changes=self._changes,
             average=model.average,
             best=model.best,
             guard=Guard(training),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import keras
 import numpy as np
 
 from service.training.blocks import Blocks
+from service.training.changes import Rows
 from service.training.fused import FusedUpdate, rule_of
 from service.training.groups import Groups
 from service.training.optimizer import KerasUpdate, require_decay
@@ -23,6 +24,8 @@ class Update(Protocol):
 
     layout: Layout
     """Of the optimiser's state."""
+    changed: Sequence[Rows]
+    """The rows of each table that the last update changed."""
 
     def attach(self, summation: Summation) -> None:
         """Gradients will come from there."""

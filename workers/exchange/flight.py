@@ -32,7 +32,7 @@ class FlightClient:
         self._segments: dict[str, Segment] = {}
         self._weights: Segment | None = None
         self._slots: Segment | None = None
-        self._slot_bytes = 0
+        self._layout: Layout | None = None
         self._last: Word | None = None
         try:
             self._client = flight.FlightClient(address, generic_options=frames.OPTIONS)
@@ -64,6 +64,8 @@ class FlightClient:
             while (received := frames.read(self._reader)) is not None and received.frame.kind is not Kind.LEFT:
                 if received.frame.kind is Kind.WEIGHTS:
                     frames.place(received, memoryview(self._room(received.frame.size).buffer))
+                elif received.frame.kind is Kind.ROWS:
+                    frames.place_rows(received, memoryview(self._room(received.frame.size).buffer))
                 if received.frame.datagram:
                     self._last = Codec.decode(received.frame.datagram)
                     if isinstance(self._last, Welcome):
@@ -102,11 +104,12 @@ class FlightClient:
     def _send_document(self, ready: Ready) -> None:
         self._slots = self._segments[ready.segment]
         document = memoryview(self._segments[ready.document].buffer)
-        self._slot_bytes = Layout.from_json(json.loads(bytes(document))["contribution"]).total_bytes
+        self._layout = Layout.from_json(json.loads(bytes(document))["contribution"])
         frames.write(self._writer, Frame(Kind.DOCUMENT, size=len(self._slots.buffer)), document)
 
     def _send_slot(self, slot: int, datagram: bytes) -> None:
-        assert self._slots is not None  # orders come after Ready
-        memory, start = memoryview(self._slots.buffer), slot * self._slot_bytes
-        for frame, body in frames.chunks(Kind.SLOTS, memory, start, start + self._slot_bytes, datagram):
+        assert self._slots is not None and self._layout is not None  # orders come after Ready
+        memory = memoryview(self._slots.buffer)
+        used = self._layout.used(memory, slot * self._layout.total_bytes)
+        for frame, body in frames.chunks(Kind.SLOTS, memory, used, datagram):
             frames.write(self._writer, frame, body)

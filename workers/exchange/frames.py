@@ -6,7 +6,7 @@ A record batch is a view of the memory that is sent; what is received is not ali
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -23,6 +23,9 @@ CHUNK_BYTES = 1 << 22
 SCHEMA = pa.schema([("bytes", pa.uint8())])
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
+ROWS_HEAD_BYTES = 16
+"""Two int64: the bytes of a row, and how many rows there are."""
+
 _HEAD = struct.Struct("<BHQQ")
 
 
@@ -38,6 +41,9 @@ class Kind(IntEnum):
     """What a worker publishes before the word that names it. `size`: of the slots to come."""
     LEFT = 5
     """The worker has hung up, or was hung up on."""
+    ROWS = 6
+    """Rows of a table in the weights segment, which lies there from `offset` on: their size in bytes, ids and values.
+    `size`: of the whole segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +101,44 @@ def write(writer: Any, frame: Frame, body: memoryview | None = None) -> None:
 
 
 def chunks(
-    kind: Kind, memory: memoryview, start: int, end: int, datagram: bytes, number: int = 0
+    kind: Kind, memory: memoryview, ranges: Sequence[tuple[int, int]], datagram: bytes, number: int = 0
 ) -> Iterator[tuple[Frame, memoryview]]:
     """Frames that carry bytes [start, end) of memory; the last has the datagram with it, which saves a frame."""
-    for offset in range(start, end, CHUNK_BYTES):
-        until = min(offset + CHUNK_BYTES, end)
-        yield Frame(kind, offset, len(memory), datagram if until == end else b"", number), memory[offset:until]
+    pieces = [
+        (offset, min(offset + CHUNK_BYTES, end)) for start, end in ranges for offset in range(start, end, CHUNK_BYTES)
+    ]
+    for index, (offset, until) in enumerate(pieces, start=1):
+        said = datagram if index == len(pieces) else b""
+        yield Frame(kind, offset, len(memory), said, number), memory[offset:until]
+
+
+def row_chunks(memory: memoryview, offset: int, row_bytes: int, ids: np.ndarray) -> Iterator[tuple[Frame, memoryview]]:
+    """Frames that carry rows of a table that begins at a byte of the weights segment; ids are int64."""
+    count = max(CHUNK_BYTES // (row_bytes + 8), 1)
+    table = np.frombuffer(memory, np.uint8)[offset:]
+    rows = table[: table.size // row_bytes * row_bytes].reshape(-1, row_bytes)
+    for start in range(0, ids.size, count):
+        part = np.ascontiguousarray(ids[start : start + count])
+        body = np.concatenate(
+            [np.array([row_bytes, part.size]).view(np.uint8), part.view(np.uint8), rows[part].ravel()]
+        )
+        yield Frame(Kind.ROWS, offset, len(memory)), memoryview(body)
+
+
+def place_rows(received: Received, memory: memoryview) -> None:
+    """Copies rows to where they belong. Raises `Malformed` where they do not fit."""
+    body, offset = np.frombuffer(received.body, np.uint8), received.frame.offset
+    if body.size < ROWS_HEAD_BYTES or offset > len(memory):
+        raise Malformed("rows without a head, or of no table")
+    row_bytes, count = (int(number) for number in body[:ROWS_HEAD_BYTES].view(np.int64))
+    if row_bytes < 1 or count < 0 or body.size != ROWS_HEAD_BYTES + count * (8 + row_bytes):
+        raise Malformed(f"{body.size} bytes of {count} rows")
+    ids = body[ROWS_HEAD_BYTES : ROWS_HEAD_BYTES + count * 8].view(np.int64)
+    table = np.frombuffer(memory, np.uint8)[offset:]
+    rows = table[: table.size // row_bytes * row_bytes].reshape(-1, row_bytes)
+    if count and not (ids.min() >= 0 and ids.max() < len(rows)):
+        raise Malformed("rows that are not in the segment")
+    rows[ids] = body[ROWS_HEAD_BYTES + count * 8 :].reshape(count, row_bytes)
 
 
 def place(received: Received, memory: memoryview) -> None:

@@ -229,7 +229,7 @@ class Relay:
                     word = parts[0].done if len(parts) == 1 else Summed(node, place.slot, parts)
                     local = self._named(place.worker_id)
                     assert local.slots is not None and local.layout is not None  # it has had orders
-                    self._uplink.contribute(local.number, local.slots, local.layout.total_bytes, place.slot, word)
+                    self._uplink.contribute(local.number, local.slots, local.layout, place.slot, word)
 
     def _named(self, worker_id: str) -> Local:
         return next(local for local in self._locals.values() if local.worker_id == worker_id)

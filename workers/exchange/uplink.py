@@ -13,6 +13,7 @@ from workers.exchange import frames
 from workers.exchange.frames import Frame, Kind, Received
 from workers.exchange.messages import Codec, Malformed, Welcome, Word
 from workers.exchange.segment import Segment
+from workers.layout import Layout
 
 if TYPE_CHECKING:
     from workers.exchange.relay import Relay, RelayPlace
@@ -45,12 +46,11 @@ class Uplink:
         """Passes on what a worker publishes, before the word that names it."""
         self._write(Frame(Kind.DOCUMENT, size=slots_bytes, number=number), memoryview(document))
 
-    def contribute(self, number: int, slots: Segment, size_bytes: int, slot: int, word: Word) -> None:
-        """Sends one slot of a worker, with the word that it is done."""
-        start, memory = slot * size_bytes, memoryview(slots.buffer)
-        for frame, body in frames.chunks(
-            Kind.SLOTS, memory, start, start + size_bytes, Codec.encode(word), number
-        ):  # fmt: skip
+    def contribute(self, number: int, slots: Segment, layout: Layout, slot: int, word: Word) -> None:
+        """Sends what is used of one slot of a worker, with the word that it is done."""
+        memory = memoryview(slots.buffer)
+        used = layout.used(memory, slot * layout.total_bytes)
+        for frame, body in frames.chunks(Kind.SLOTS, memory, used, Codec.encode(word), number):
             self._write(frame, body)
 
     def leave(self, number: int) -> None:
@@ -80,6 +80,8 @@ class Uplink:
             return
         if frame.kind is Kind.WEIGHTS:
             frames.place(received, memoryview(self._room(frame.size).buffer))
+        elif frame.kind is Kind.ROWS:
+            frames.place_rows(received, memoryview(self._room(frame.size).buffer))
         if frame.datagram:
             word = Codec.decode(frame.datagram)
             segments = [self._room(frame.size)] if isinstance(word, Welcome) else []
