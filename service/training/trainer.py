@@ -52,6 +52,7 @@ from workers.denormals import flush_denormals
 from workers.exchange.messages import MEASURE, Welcome
 from workers.layout import Layout
 from workers.models.objects import make_optimizer
+from workers.models.piecewise import piecewise
 from workers.models.precision import exceptions
 from workers.objective import input_dtypes, make_objective
 from workers.program import Objective
@@ -202,7 +203,8 @@ class Trainer:
     def _prepare(self) -> _Model:
         """Everything that needs no worker, and every error that can be found without one."""
         rows = Rows.open(self._spec, self._assignment)
-        objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
+        with piecewise():
+            objective = make_objective(self._spec, self._assignment, self._storage, rows.train.arrays)
         self._warn_of_precision(objective)
         variables = ModelVariables.of(objective.model)
         evaluator = None
