@@ -12,6 +12,7 @@ import numpy as np
 
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
+from service.training.in_place import views_of
 from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
@@ -37,7 +38,8 @@ class Saver:
     """Belongs to the trainer's loop; the writer has a thread of its own."""
 
     writer: CheckpointWriter
-    snapshots: Snapshots
+    snapshots: Snapshots | None
+    """None where the state is too large to be copied: then `save` returns when all is written."""
     sources: tuple[Saved, ...]
     copy: Copy
     reporter: Reporter
@@ -62,12 +64,10 @@ class Saver:
             JobFailed: as `tell`; code `memory_full`.
         """
         self.tell()
-        tensors = self._memory(waits=is_last)
+        tensors, release = self._copied(waits=is_last)
         if tensors is None:
             return False
         self._saved_at_s = self.clock()
-        for source in self.sources:
-            source.copy_into(tensors, self.copy)
         checkpoint = Checkpoint(
             step=step,
             generation=self.generation,
@@ -77,14 +77,26 @@ class Saver:
             totals=dict(totals),
             tensors=tensors,
         )
-        self.writer.submit(checkpoint, is_forced=is_last, release=lambda: self.snapshots.give_back(tensors))
+        self.writer.submit(checkpoint, is_forced=is_last, release=release)
+        if self.snapshots is None:
+            with contextlib.suppress(JobFailed):  # `tell` has it from the status
+                self.writer.flush()
         return True
 
-    def _memory(self, *, waits: bool) -> Tensors | None:
-        free = self.snapshots.take()
+    def _copied(self, *, waits: bool) -> tuple[Tensors | None, Callable[[], None]]:
+        """The state, None without memory for it just now; and what is to be called when it is not needed any more."""
+        snapshots = self.snapshots
+        if snapshots is None:
+            return views_of(self.sources), lambda: None
+        free = snapshots.take()
         if free is None and self.writer.retract():
-            free = self.snapshots.take()
-        return self.snapshots.take(waits=True) if free is None and waits else free
+            free = snapshots.take()
+        tensors = snapshots.take(waits=True) if free is None and waits else free
+        if tensors is None:
+            return None, lambda: None
+        for source in self.sources:
+            source.copy_into(tensors, self.copy)
+        return tensors, lambda: snapshots.give_back(tensors)
 
     @property
     def is_stored(self) -> bool:

@@ -33,6 +33,7 @@ from service.training.export import export_model
 from service.training.fence import Fence
 from service.training.groups import Groups
 from service.training.guard import Guard
+from service.training.in_place import is_too_large
 from service.training.loop import Loop
 from service.training.norm import GradientNorm
 from service.training.optimizer import KerasUpdate
@@ -50,6 +51,7 @@ from service.training.writer import CheckpointWriter
 from service.training.xla_choice import XlaChoice
 from workers.denormals import flush_denormals
 from workers.exchange.messages import MEASURE, Welcome
+from workers.exchange.room import Room
 from workers.layout import Layout
 from workers.models.objects import make_optimizer
 from workers.models.piecewise import piecewise
@@ -86,7 +88,7 @@ class _Model:
     weights: Weights
     saved: tuple[Saved, ...]
     """All of these that a checkpoint holds."""
-    snapshots: Snapshots
+    snapshots: Snapshots | None
     evaluator: Evaluator | None
 
 
@@ -223,7 +225,11 @@ class Trainer:
         average = MovingAverage.of(self._spec.training, variables, weights, self._blocks)
         best = BestWeights.of(self._spec.training, variables, weights, average, self._blocks)
         saved = tuple(part for part in (weights, update, average, best) if part is not None)
-        snapshots = Snapshots(Layout.of(tensor for part in saved for tensor in part.layout.tensors))
+        state = Layout.of(tensor for part in saved for tensor in part.layout.tensors)
+        is_copied = not is_too_large(state.total_bytes, Room.now())
+        if not is_copied:
+            self._reporter.emit("warning", "the state is too large to be copied: steps wait for each checkpoint")
+        snapshots = Snapshots(state) if is_copied else None
         return _Model(rows, objective, variables, update, average, best, weights, saved, snapshots, evaluator)
 
     def _warn_of_precision(self, objective: Objective) -> None:

@@ -15,11 +15,13 @@ from gradwire.storage import Storage
 from service.training import snapshots as snapshots_module
 from service.training.blocks import ALONE_ELEMENTS, Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
+from service.training.in_place import is_too_large
 from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.saver import Saver
 from service.training.snapshots import MAX_BUFFERS, Snapshots
 from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
+from workers.exchange.room import Room
 from workers.layout import Layout, Tensor
 
 WAIT_S = 20.0
@@ -210,3 +212,32 @@ def test_a_copy_is_whole_however_many_threads_make_it(threads: int, elements: in
     blocks.copy(target, source)
     blocks.close()
     assert np.array_equal(target, source)
+
+
+class Parts:
+    """A state of one array and one number, as sources are."""
+
+    def __init__(self) -> None:
+        self.w = np.zeros((3, 5), np.float32)
+        self.count = 0
+
+    def copy_into(self, target: Mapping[str, np.ndarray], copy: Callable[[np.ndarray, np.ndarray], None]) -> None:
+        target["optimizer/count"][...] = self.count
+        copy(target["weights/w"], self.w)
+
+
+def test_a_state_too_large_to_be_copied_is_written_from_where_it_lies(bench: Bench) -> None:
+    parts = Parts()
+    bench.saver.sources, bench.saver.snapshots = (parts,), None
+    bench.folder.may_write.set()
+    for step in range(1, 4):
+        parts.w[...] = parts.count = step
+        assert bench.saver.save(step, {}, {})
+        assert bench.folder.steps()[-1] == step, "it is written when the loop goes on"
+    assert values(bench.folder) == {step: [step] for step in range(1, 4)}
+
+
+def test_a_state_is_too_large_where_its_copy_would_leave_too_little() -> None:
+    room = Room(1000, "the machine's memory")
+    assert not is_too_large(500, room)
+    assert is_too_large(501, room)
