@@ -109,7 +109,7 @@ class Trainer:
             self._server, self._report_worker, assignment.workers or MAX_WORKERS, meter=self._reporter.meter
         )  # fmt: skip
         self._blocks = Blocks()
-        self._changes = Changes()
+        self._news = Changes()
         self._looked_s = time.monotonic()
         self._is_exported = False
         flight = self._serve_flight(assignment) if assignment.exchange_host else ""
@@ -120,7 +120,7 @@ class Trainer:
         # Only jobs with workers on other nodes load it.
         from service.training.flight_server import FlightServer  # noqa: PLC0415
 
-        remote = FlightServer(assignment, assignment.exchange_host, lambda: self._server.memory(SEGMENT), self._changes)
+        remote = FlightServer(assignment, assignment.exchange_host, lambda: self._server.memory(SEGMENT), self._news)
         self._server.join(remote)
         return remote.address
 
@@ -265,7 +265,7 @@ class Trainer:
         summation = Summation(terms.contribution, self._blocks)
         model.update.attach(summation)
         self._tell_of_tables(model.update, terms.contribution)
-        self._changes.watch(model.weights.layout, terms.contribution.tables)
+        self._news.watch(model.weights.layout, terms.contribution.tables)
         training, objective = self._spec.training, model.objective
         totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
         rule = training.early_stopping
@@ -286,7 +286,7 @@ class Trainer:
             rounds=rounds,
             weights=model.weights,
             update=model.update,
-            changes=self._changes,
+            changes=self._news,
             average=model.average,
             best=model.best,
             guard=Guard(training),
