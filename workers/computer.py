@@ -161,8 +161,8 @@ class NodeComputer:
             is_finite &= self._run(part, share, self._seeds(step, shard, number), place)
             if number:
                 self._add(into, place)
-        for table, place in zip(self._layout.tables, into.places, strict=True):
-            require_known(table, place.get(), lambda: self._rows.samples(step, shard))
+        for table, found in zip(self._layout.tables, into.places, strict=True):
+            require_known(table, found.get(), lambda: self._rows.samples(step, shard))
         if not is_finite:
             self._look(step, shard, into)
 

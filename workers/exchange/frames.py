@@ -122,7 +122,7 @@ def row_chunks(memory: memoryview, offset: int, row_bytes: int, ids: np.ndarray)
         body = np.concatenate(
             [np.array([row_bytes, part.size]).view(np.uint8), part.view(np.uint8), rows[part].ravel()]
         )
-        yield Frame(Kind.ROWS, offset, len(memory)), memoryview(body)
+        yield Frame(Kind.ROWS, offset, len(memory)), body.data
 
 
 def place_rows(received: Received, memory: memoryview) -> None:
