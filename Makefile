@@ -10,7 +10,7 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
+.PHONY: help install demo bench examples test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
     metrics-check format lock clean
 
 help: ## Show this list.
@@ -51,6 +51,9 @@ $(BENCH_INSTALLED): benchmarks/requirements.lock $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 	    --target .venv/bench -r benchmarks/requirements.lock
 	@touch $@
+
+examples: $(INSTALLED) ## Run every example and look at what it reaches (minutes): NAMES="text heads" for a part.
+	@$(BIN)/python -m examples $(NAMES)
 
 test: lint types arrows protos-check deploy-check metrics-check ## Run every check, then every test that needs no Docker.
 	@echo "test: pytest"

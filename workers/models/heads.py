@@ -123,7 +123,8 @@ def _shapes(model: keras.Model) -> Any:
     shapes = model._build_shapes_dict
     if not model.built or not shapes:
         raise JobFailed(
-            f"the model {model.name!r} is not built; call it on a batch of zeros",
+            f"the model {model.name!r} is not built; call it on a batch of zeros, and make raw variables of layers "
+            "within tf.init_scope()",
             code="model_not_built",
         )
     if len(shapes) > 1:
