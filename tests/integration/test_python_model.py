@@ -49,6 +49,17 @@ def test_the_python_door(place: Place) -> None:
     assert len(list((place.folder / "cache" / "sources").iterdir())) == 1
 
 
+def test_layers_of_a_function_compute_in_the_job_s_precision(place: Place) -> None:
+    spec = place.python(GOOD, function="user_mixed:make", arguments={"units": 3})
+    training = spec.training.model_copy(update={"precision": "mixed_bfloat16"})
+    try:
+        model = place.build(spec.model_copy(update={"training": training}), allow_code=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("y").compute_dtype == "bfloat16"
+    assert {str(variable.dtype) for variable in model.variables} == {"float32"}
+
+
 def test_the_python_door_is_shut_unless_the_operator_opens_it(place: Place) -> None:
     spec = place.python("raise SystemExit(3)", function="user_shut:make")
     with pytest.raises(JobFailed, match="--allow-code") as caught:
