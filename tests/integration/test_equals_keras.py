@@ -61,7 +61,7 @@ def trained_by_keras(case: Case, spec: JobSpec) -> keras.Model:
         if case.sample_weights is not None:
             weights = {name: np.ones(values.shape, np.float32) for name, values in labels.items()}
             weights |= {name: values[ids] for name, values in case.sample_weights.items()}
-        train(inputs if several else inputs[next(iter(inputs))], labels if several else labels[only], weights)
+        train(inputs if len(inputs) > 1 else inputs[next(iter(inputs))], labels if several else labels[only], weights)
     return model
 
 
