@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,9 +35,9 @@ def stored(spec: JobSpec, folder: Path) -> JobSpec:
 
 
 @pytest.mark.parametrize("name", sorted({*FLOORS} - {"digits"}))  # the demo's, which has tests of its own
-def test_an_example_trains(name: str, tmp_path: Path, require: Callable[[str | bool, str], None]) -> None:
-    if name == "movielens":
-        require(importlib.util.find_spec("recbole") is not None, "MovieLens-100K comes with recbole")
+def test_an_example_trains(name: str, tmp_path: Path) -> None:
+    if name == "movielens" and importlib.util.find_spec("recbole") is None:
+        pytest.skip("MovieLens-100K comes with recbole, which the lock file leaves out: it wants PyTorch")
     spec = stored(load(FOLDER / name / "job.yaml"), tmp_path)
     assert violations(spec, allow_code=True) == []
     short = spec.training.model_copy(update={"epochs": None, "steps": 2, "evaluate_every": 0})
