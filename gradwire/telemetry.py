@@ -17,6 +17,12 @@ PHASES = (*STEP_PHASES, "checkpoint")
 TRANSPORTS = ("shared_memory", "flight")
 DIRECTIONS = ("gradients", "weights")
 
+COUNTS = (
+    "steps", "examples", "nonfinite", "start_traces", "step_traces", "worker_deaths", "refused", "stragglers",
+    "checkpoints", "checkpoint_failures",
+)  # fmt: skip
+"""Fields of `Telemetry` that go on over the starts of a trainer."""
+
 Route = tuple[str, str]
 """(transport, direction)."""
 
@@ -75,31 +81,22 @@ class Telemetry:
     def after(self, past: Telemetry) -> Telemetry:
         """Counts go on from those of the starts before; of the rest the newest counts that is known."""
         nothing = Durations()
-        has_checkpoint = self.checkpoint_at_s > 0
-        last = self if has_checkpoint else past
+        last = self if self.checkpoint_at_s > 0 else past
+        added = {name: getattr(past, name) + getattr(self, name) for name in COUNTS}
         return replace(
             self,
-            steps=past.steps + self.steps,
-            examples=past.examples + self.examples,
             phases={
                 name: past.phases.get(name, nothing).plus(self.phases.get(name, nothing))
                 for name in {**past.phases, **self.phases}
             },
-            gradient_norm=past.gradient_norm if math.isnan(self.gradient_norm) else self.gradient_norm,
-            learning_rate=past.learning_rate if math.isnan(self.learning_rate) else self.learning_rate,
-            nonfinite=past.nonfinite + self.nonfinite,
-            start_traces=past.start_traces + self.start_traces,
-            step_traces=past.step_traces + self.step_traces,
-            worker_deaths=past.worker_deaths + self.worker_deaths,
-            refused=past.refused + self.refused,
-            stragglers=past.stragglers + self.stragglers,
             exchanged_bytes={
                 route: past.exchanged_bytes.get(route, 0) + self.exchanged_bytes.get(route, 0)
                 for route in {**past.exchanged_bytes, **self.exchanged_bytes}
             },
-            checkpoints=past.checkpoints + self.checkpoints,
-            checkpoint_failures=past.checkpoint_failures + self.checkpoint_failures,
+            gradient_norm=past.gradient_norm if math.isnan(self.gradient_norm) else self.gradient_norm,
+            learning_rate=past.learning_rate if math.isnan(self.learning_rate) else self.learning_rate,
             checkpoint_bytes=last.checkpoint_bytes,
             checkpoint_s=last.checkpoint_s,
             checkpoint_at_s=last.checkpoint_at_s,
+            **added,
         )

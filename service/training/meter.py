@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from gradwire.telemetry import BUCKETS_S, PHASES, STEP_PHASES, Durations, Route, Telemetry
+
+PLAIN = tuple(field.name for field in fields(Telemetry) if field.name not in ("phases", "exchanged_bytes"))
+"""What a meter has under the name that it is told by."""
 
 
 class Histogram:
@@ -70,26 +73,9 @@ class Meter:
 
     def telemetry(self) -> Telemetry:
         """All of it, as it is now."""
-        return Telemetry(
-            step=self.step,
-            steps=self.steps,
-            examples=self.examples,
-            phases={
-                phase: Durations(counts=tuple(histogram.counts), sum_s=histogram.sum_s)
-                for phase, histogram in self._phases.items()
-            },
-            gradient_norm=self.gradient_norm,
-            learning_rate=self.learning_rate,
-            nonfinite=self.nonfinite,
-            start_traces=self.start_traces,
-            step_traces=self.step_traces,
-            worker_deaths=self.worker_deaths,
-            refused=self.refused,
-            stragglers=self.stragglers,
-            exchanged_bytes=self._exchanged.copy(),
-            checkpoints=self.checkpoints,
-            checkpoint_failures=self.checkpoint_failures,
-            checkpoint_bytes=self.checkpoint_bytes,
-            checkpoint_s=self.checkpoint_s,
-            checkpoint_at_s=self.checkpoint_at_s,
-        )
+        phases = {
+            phase: Durations(counts=tuple(histogram.counts), sum_s=histogram.sum_s)
+            for phase, histogram in self._phases.items()
+        }
+        values = {name: getattr(self, name) for name in PLAIN}
+        return Telemetry(phases=phases, exchanged_bytes=self._exchanged.copy(), **values)

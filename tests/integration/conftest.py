@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from gradwire.client import Client
+from service.training.blocks import Blocks
 from tests.integration.server import Server, serving
+from workers.denormals import flush_denormals
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Iterato
 def client(server: Server) -> Iterator[Client]:
     with server.client() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def blocks() -> Iterator[Blocks]:
+    """Two threads that update weights, in the processor's mode that trainers have."""
+    assert flush_denormals()
+    made = Blocks(2)
+    yield made
+    made.close()

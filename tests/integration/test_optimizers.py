@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +23,10 @@ from service.training.groups import Groups
 from service.training.summation import StepSum, Summation
 from service.training.update import Update, make_update
 from service.training.weights import Weights
-from workers.denormals import flush_denormals
+from tests.integration.trained import variables_of
 from workers.layout import Layout, Tensor
 from workers.models.objects import make_optimizer
 from workers.tree import Node
-from workers.variables import ModelVariables
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -68,31 +66,13 @@ OPTIMIZERS = sorted({canonical("optimizer", name) for name in accepted_names("op
 CASES = [(name, option) for name in OPTIMIZERS for option in PROPERTIES if option in EVERYWHERE or name in EXAMPLES]
 
 
-@pytest.fixture(scope="module")
-def blocks() -> Iterator[Blocks]:
-    assert flush_denormals()
-    made = Blocks(2)
-    yield made
-    made.close()
-
-
-def variables_of() -> ModelVariables:
-    rng = np.random.default_rng(5)
-    made = []
-    for path, shape in SHAPES.items():
-        scope, name = path.split("/")
-        with keras.name_scope(scope):
-            made.append(keras.Variable(np.asarray(rng.standard_normal(shape), np.float32), name=name))
-    return ModelVariables(tuple(made), (), (), tuple(f"weights/{path}" for path in SHAPES))
-
-
 class Ours:
     """A weights buffer with the update that the trainer would make."""
 
     def __init__(self, name: str, option: str, blocks: Blocks) -> None:
         config, options = PROPERTIES[option]
         training = TrainingSpec.model_validate({"globalBatch": 4, "steps": STEPS, **options})
-        variables = variables_of()
+        variables = variables_of(SHAPES)
         server: Any = SimpleNamespace(create=lambda name, size: SimpleNamespace(buffer=mmap.mmap(-1, size)))
         self.weights = Weights(server, variables)
         self.layout = Layout.of(Tensor(f"gradient/{path}", shape, "float32") for path, shape in SHAPES.items())
@@ -132,7 +112,7 @@ class Reference:
     def __init__(self, name: str, option: str) -> None:
         config, options = PROPERTIES[option]
         training = TrainingSpec.model_validate({"globalBatch": 4, "steps": STEPS, **options})
-        variables = variables_of().trainable
+        variables = variables_of(SHAPES).trainable
         multipliers = training.learning_rate_multipliers
         factors = [next((f for p, f in multipliers.items() if re.search(p, path)), 1.0) for path in SHAPES]
         clip = training.gradient_clip
@@ -186,7 +166,7 @@ def test_the_bits_are_those_of_keras_and_stay_so_after_a_restart(name: str, opti
 
 def test_the_moving_average_has_the_bits_of_keras(blocks: Blocks) -> None:
     rng = np.random.default_rng(7)
-    variables = variables_of().trainable
+    variables = variables_of(SHAPES).trainable
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.97)
     optimizer.build(list(variables))
 

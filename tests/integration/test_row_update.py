@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +18,11 @@ from service.training.groups import Groups
 from service.training.summation import StepSum, Summation
 from service.training.update import Update, make_update
 from service.training.weights import Weights
-from workers.denormals import flush_denormals
+from tests.integration.trained import variables_of
 from workers.layout import Layout, Tensor
 from workers.models.objects import make_optimizer
 from workers.slices import Slices, Table
 from workers.tree import Node
-from workers.variables import ModelVariables
 
 pytestmark = pytest.mark.integration
 
@@ -51,24 +49,6 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 ROW_RULES = ("sgd", "sgd_momentum", "adam", "adamw")
 
 
-@pytest.fixture(scope="module")
-def blocks() -> Iterator[Blocks]:
-    assert flush_denormals()
-    made = Blocks(2)
-    yield made
-    made.close()
-
-
-def variables_of() -> ModelVariables:
-    rng = np.random.default_rng(5)
-    made = []
-    for path, shape in SHAPES.items():
-        scope, name = path.split("/")
-        with keras.name_scope(scope):
-            made.append(keras.Variable(rng.standard_normal(shape).astype(np.float32), name=name))
-    return ModelVariables(tuple(made), (), (), tuple(f"weights/{path}" for path in SHAPES))
-
-
 class Gradients:
     """Of one step: a few ids of the one table, and often all of the other."""
 
@@ -89,7 +69,7 @@ class Ours:
     def __init__(self, setting: str, blocks: Blocks, *, is_lazy: bool = False) -> None:
         name, config, options = OPTIMIZERS[setting]
         training = TrainingSpec.model_validate({"globalBatch": 4, "steps": STEPS, **options})
-        variables = variables_of()
+        variables = variables_of(SHAPES)
         server: Any = SimpleNamespace(create=lambda name, size: SimpleNamespace(buffer=mmap.mmap(-1, size)))
         self.weights = Weights(server, variables)
         dense = [Tensor(f"gradient/{path}", shape, "float32") for path, shape in SHAPES.items() if path not in TABLES]
@@ -127,7 +107,7 @@ def reference(setting: str) -> tuple[tuple[keras.Variable, ...], Any]:
     """Keras's optimiser on variables of its own, by dense gradients."""
     name, config, options = OPTIMIZERS[setting]
     training = TrainingSpec.model_validate({"globalBatch": 4, "steps": STEPS, **options})
-    variables = variables_of()
+    variables = variables_of(SHAPES)
     groups = Groups.of(training, variables.trained_paths)
     pairs = []
     for factor in groups.distinct:
@@ -175,7 +155,7 @@ def test_lazy_changes_the_gathered_rows_alone_as_an_update_of_them_would(setting
     for one in (lazy, exact):
         one.attach()
         one.step(gradients)
-    first = variables_of()
+    first = variables_of(SHAPES)
     for path, variable in zip(SHAPES, first.trainable, strict=True):
         expected = exact.values[path].copy()
         if path in TABLES:

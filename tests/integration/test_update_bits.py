@@ -14,7 +14,6 @@ from service.training.blocks import Blocks
 from service.training.fused import FusedUpdate, rule_of
 from service.training.groups import Groups
 from service.training.summation import StepSum
-from workers.denormals import flush_denormals
 from workers.layout import Layout, Tensor
 from workers.tree import Node
 from workers.variables import ModelVariables
@@ -89,18 +88,6 @@ class Fused:
             np.copyto(view, gradient)
         self.update.apply(StepSum(Node(0, 1), {Node(0, 1): layout.flat(buffer)}))
         self.update.prepare()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _flushing() -> None:
-    assert flush_denormals()
-
-
-@pytest.fixture(scope="module")
-def blocks() -> Any:
-    made = Blocks(2)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -1,0 +1,21 @@
+"""Trained variables without a model, for tests of updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from workers.variables import ModelVariables
+
+
+def variables_of(shapes: Mapping[str, tuple[int, ...]]) -> ModelVariables:
+    """One for each path, scope/name, with the same numbers in every call."""
+    rng = np.random.default_rng(5)
+    made = []
+    for path, shape in shapes.items():
+        scope, name = path.split("/")
+        with keras.name_scope(scope):
+            made.append(keras.Variable(np.asarray(rng.standard_normal(shape), np.float32), name=name))
+    return ModelVariables(tuple(made), (), (), tuple(f"weights/{path}" for path in shapes))
