@@ -38,7 +38,7 @@ SPARSE = {"name": "SparseCategoricalCrossentropy", "config": {"from_logits": Tru
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A function of `connections/graphs.py` with data; `losses` are job-file losses, `keras` the same for Keras."""
+    """A function of `connections/graphs.py`, which names every layer with weights, with data and job-file losses."""
 
     inputs: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]

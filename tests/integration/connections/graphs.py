@@ -12,7 +12,8 @@ from keras import layers, ops
 def nested() -> keras.Model:
     """Two list inputs through one nested model, dense connections, two heads as a list."""
     inner_x = keras.Input((4,))
-    inner = keras.Model(inner_x, layers.Add()([layers.Dense(4, activation="tanh")(inner_x), inner_x]), name="inner")
+    turned = layers.Dense(4, activation="tanh", name="turned")(inner_x)
+    inner = keras.Model(inner_x, layers.Add()([turned, inner_x]), name="inner")
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     first, second = inner(a), inner(inner(b))
     joined = layers.Concatenate()([a, first, second])
