@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from gradwire.client import Client
 from gradwire.errors import InvalidSpec, JobFailed, Violation
 from gradwire.notebook.arrays import Table
+from gradwire.notebook.class_weight import sample_weights
 from gradwire.notebook.ends import Ends, caller_keras
 from gradwire.notebook.from_keras import from_keras
 from gradwire.notebook.history import Recorder
@@ -20,6 +21,19 @@ from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
 
 SHARDS = 4
+MOST = 4
+"""Times the wanted number of shards."""
+
+NOT_TAKEN = {
+    "callbacks": "would run in this process, where no training is; there are early_stopping={'patience': 3}, "
+    "checkpoint=, a schedule as the optimizer's learning rate, gradwire.Client.watch and `gradwire export`",
+    "initial_epoch": "is not taken: a call goes on from the model's weights",
+    "steps_per_epoch": "is not taken: an epoch is all rows of x",
+    "validation_steps": "is not taken: all validation rows are evaluated",
+    "validation_batch_size": "is not taken: evaluation takes batch_size",
+    "validation_freq": "is not taken; give evaluate_every=, in steps",
+}
+"""Arguments of `keras.Model.fit` that this one does not have, and what there is in their place."""
 
 
 def fit(  # noqa: PLR0913 - those of keras.Model.fit
@@ -31,6 +45,7 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
     batch_size: int = 32,
     workers: int = 1,
     sample_weight: Any = None,
+    class_weight: Mapping[int, float] | None = None,
     validation_data: Any = None,
     validation_split: float = 0.0,
     shuffle: bool = True,
@@ -44,6 +59,7 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
         model: compiled, unless `loss` and `optimizer` are among the options; Functional or Sequential, of Keras's own
             layers. Training begins with its weights.
         x, y, sample_weight: an array, a list in the model's order, or a dict by name; the first axis are the rows.
+        class_weight: class to weight, in place of `sample_weight`; for models of one output.
         batch_size: samples of one optimizer step, over all workers.
         validation_data: (x, y) or (x, y, sample_weight), evaluated after each epoch.
         validation_split: this share of the rows, the last ones, is used as validation data.
@@ -59,8 +75,15 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
         InvalidSpec: model or data cannot be trained; the violations say why.
         JobFailed: the job failed; the message says why. The model is as it was.
     """
+    _refuse(options)
     _build(model, x)
     inputs, outputs = Ends.inputs(model), Ends.outputs(model)
+    if class_weight is not None:
+        if sample_weight is not None:
+            raise InvalidSpec(
+                [Violation("class_weight", "and sample_weight are two answers to one question; give one")]
+            )
+        sample_weight = sample_weights(class_weight, y, outputs)
     train = Table.of((x, y, sample_weight), inputs, outputs, "data")
     validation = None
     if validation_data is not None:
@@ -108,6 +131,12 @@ def _followed(client: Client, job: pb.Job, recorder: Recorder) -> pb.Job:
     return job
 
 
+def _refuse(options: Mapping[str, Any]) -> None:
+    violations = [Violation(name, NOT_TAKEN[name]) for name in options if name in NOT_TAKEN]
+    if violations:
+        raise InvalidSpec(violations)
+
+
 def _build(model: Any, x: Any) -> None:
     """A Sequential model without an Input takes its shape from the data, as in `model.fit`."""
     if not model.built and hasattr(x, "shape"):
@@ -115,12 +144,15 @@ def _build(model: Any, x: Any) -> None:
 
 
 def _shards(batch_size: int, workers: int) -> int:
-    """A divisor of the batch: 4 or as many as the workers, if there is one, else the largest below."""
+    """A divisor of the batch: 4 or as many as the workers or somewhat more, else the largest below."""
     wanted = max(SHARDS, workers)
     divisors = [count for count in range(1, batch_size + 1) if batch_size % count == 0]
     if not divisors:
         raise InvalidSpec([Violation("batch_size", f"must be at least 1, not {batch_size}")])
-    return min((count for count in divisors if count >= wanted), default=divisors[-1])
+    above = min((count for count in divisors if count >= wanted), default=batch_size + 1)
+    below = max((count for count in divisors if count <= wanted), default=1)
+    # A batch of 37 would be 37 shards of one sample each, and mostly exchange.
+    return above if above <= MOST * wanted and above <= batch_size else below
 
 
 @contextmanager

@@ -74,6 +74,19 @@ def test_fit_goes_on_from_the_weights_and_takes_what_sequential_models_take(serv
     assert second["val_loss"][0] == pytest.approx(model.evaluate(X, SIZE, verbose=0), rel=1e-4)
 
 
+def test_class_weights_are_those_of_keras(server: Server) -> None:
+    ours = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, activation="sigmoid")])
+    ours.compile("sgd", "binary_crossentropy")
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    theirs.compile("sgd", "binary_crossentropy")
+    arguments: dict[str, Any] = {"batch_size": 32, "shuffle": False, "verbose": 0, "class_weight": {0: 0.5, 1: 3.0}}
+    mine = gradwire.fit(ours, X, CLASS, server=server.address, cpus_per_worker=0.25, **arguments)
+    expected = theirs.fit(X, CLASS, **arguments)
+    np.testing.assert_allclose(mine.history["loss"], expected.history["loss"], atol=2e-6)
+    np.testing.assert_allclose(ours.get_weights()[0], theirs.get_weights()[0], atol=1e-5)
+
+
 def test_a_job_that_fails_raises_its_message(server: Server) -> None:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     before = model.get_weights()

@@ -1,0 +1,55 @@
+"""What `gradwire.fit` makes of Keras's arguments before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradwire.errors import InvalidSpec
+from gradwire.notebook.class_weight import sample_weights
+from gradwire.notebook.ends import Ends
+from gradwire.notebook.fit import NOT_TAKEN, _shards, fit
+
+ONE = Ends(("label",), {})
+TWO = Ends(("kind", "size"), {})
+WEIGHTS = {0: 0.5, 2: 4.0}
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [0, 1, 2, 2],
+        np.array([[0], [1], [2], [2]], np.int32),
+        np.array([0.0, 1.0, 2.0, 2.0], np.float32),
+        np.eye(3)[[0, 1, 2, 2]],
+    ],
+)
+def test_classes_weigh_as_they_are_said_to(y: Any) -> None:
+    np.testing.assert_array_equal(sample_weights(WEIGHTS, y, ONE), np.array([0.5, 1, 4, 4], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("y", "outputs", "part"),
+    [([0, 1], TWO, "kind, size"), ([0.5, 1.0], ONE, "classes"), (np.zeros((2, 3, 4)), ONE, "classes")],
+)
+def test_weights_of_what_are_no_classes_are_refused(y: Any, outputs: Ends, part: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        sample_weights(WEIGHTS, y, outputs)
+    assert part in caught.value.message
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_an_argument_that_only_keras_has_says_what_there_is_instead(name: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        fit(None, None, None, **{name: 1})
+    assert caught.value.message == f"{name}: {NOT_TAKEN[name]}"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "shards"),
+    [(32, 1, 4), (32, 6, 8), (37, 1, 1), (37, 2, 1), (30, 1, 5), (2, 1, 2), (1, 3, 1), (34, 2, 2), (64, 64, 64)],
+)
+def test_shards_divide_the_batch_and_are_not_crumbs(batch_size: int, workers: int, shards: int) -> None:
+    assert _shards(batch_size, workers) == shards
