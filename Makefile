@@ -10,7 +10,7 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench examples test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
+.PHONY: help install demo bench soak examples test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
     metrics-check format lock clean
 
 help: ## Show this list.
@@ -43,6 +43,9 @@ demo: $(INSTALLED) ## Train a small model on a server of its own, and show it.
 
 bench: $(INSTALLED) $(BENCH_INSTALLED) ## Measure side by side with the peers: MODELS=mlp_small,cnn for a part, QUICK=1.
 	@$(BIN)/python -m benchmarks $(if $(MODELS),--models $(MODELS)) $(if $(QUICK),--quick)
+
+soak: $(INSTALLED) ## Submit jobs to a service for an hour, and watch its coordinator's memory: MINUTES=5 for less.
+	@$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 # What only Ray Train needs, in a folder that only its processes see: Gradwire is measured as it is installed.
 $(BENCH_INSTALLED): benchmarks/requirements.lock $(INSTALLED)

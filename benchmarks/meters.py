@@ -13,9 +13,18 @@ MEGABYTE = 1e6
 
 def proportional_mb(pid: int) -> float:
     """A process's proportional set size: shared pages count by their share. 0 for one that has ended."""
+    return _mapped_mb(pid, "Pss:")
+
+
+def anonymous_mb(pid: int) -> float:
+    """What a process has of its own, without files that are mapped. 0 for one that has ended."""
+    return _mapped_mb(pid, "Anonymous:")
+
+
+def _mapped_mb(pid: int, field: str) -> float:
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024 / MEGABYTE
     return 0.0
 

@@ -39,6 +39,8 @@ class Service:
 
     client: Client
     process: psutil.Process
+    metrics: str
+    """Where it is scraped, HOST:PORT."""
     data: Path
     models: Path
 
@@ -111,8 +113,8 @@ def _role(process: psutil.Process) -> str:
 
 
 @contextmanager
-def serving(folder: Path, *, warm: int = 0) -> Iterator[Service]:
-    """A service that keeps so many processes warm and replaces none; it ends with the block."""
+def serving(folder: Path, *, warm: int = 0, refill: bool = False) -> Iterator[Service]:
+    """A service that keeps so many processes warm; it ends with the block. `refill` says whether it replaces them."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
     settings = {
@@ -120,13 +122,13 @@ def serving(folder: Path, *, warm: int = 0) -> Iterator[Service]:
         "metrics": "127.0.0.1:0",
         "data_root": str(data),
         "warm": warm,
-        "refill": False,
+        "refill": refill,
     }
     before = {child.pid for child in psutil.Process().children()}
     with embedded_service(service_command, settings, lambda stage: None) as ready, Client(ready.listen) as client:
         found = [child for child in psutil.Process().children() if child.pid not in before]
         process = next(child for child in found if "service" in child.cmdline())
-        yield Service(client=client, process=process, data=data, models=folder)
+        yield Service(client=client, process=process, metrics=ready.metrics, data=data, models=folder)
 
 
 @dataclass(slots=True)

@@ -24,8 +24,8 @@ KEPT_S = 3600.0
 """A job's series go so long after its end, unless the operator says otherwise."""
 MAX_JOBS = 200
 """So many jobs have series of their own: those at work, then those that changed last."""
-MAX_ENDED = 1000
-"""So many jobs that have ended are remembered, whether anybody scrapes or not."""
+MAX_ENDED = MAX_JOBS
+"""So many jobs that have ended are remembered, whether anybody scrapes or not: of more nobody would see a series."""
 
 
 class JobCollector(Collector):
