@@ -41,8 +41,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED) ## Train a small model on a server of its own, and show it.
 	@$(BIN)/gradwire demo
 
-bench: $(INSTALLED) $(BENCH_INSTALLED) ## Measure side by side with the peers: MODELS=mlp_small,cnn for a part, QUICK=1.
-	@$(BIN)/python -m benchmarks $(if $(MODELS),--models $(MODELS)) $(if $(QUICK),--quick)
+bench: $(INSTALLED) $(BENCH_INSTALLED) ## Measure side by side with the peers: MODELS=mlp_small,cnn for a part, ROUNDS=1, QUICK=1.
+	@$(BIN)/python -m benchmarks $(if $(MODELS),--models $(MODELS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
 soak: $(INSTALLED) ## Submit jobs to a service for an hour, and watch its coordinator's memory: MINUTES=5 for less.
 	@$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))

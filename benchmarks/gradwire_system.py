@@ -20,6 +20,8 @@ class Mark:
     step: int
     time_s: float
     carried: int
+    phases_ms: Mapping[str, float] = field(default_factory=dict)
+    """Of all steps so far together."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,13 +76,14 @@ class GradwireSystem:
         )
         memory: Mapping[str, float] = {}
         for event in job.events():
-            mark = Mark(event.step, time_s(event), meters.loopback_bytes(self._service.process.pid))
+            phases_ms = {phase: mean_ms * event.step for phase, mean_ms in event.phase_ms.items()}
+            mark = Mark(event.step, time_s(event), meters.loopback_bytes(self._service.process.pid), phases_ms)
             marks.add(mark, event.metrics.get("loss"))
             if marks.end is not None:
                 memory = meters.memory(self._service.roles(job.workers))
                 job.cancel()
         self._check_transport(job)
-        return _window(marks, memory)
+        return window_of(marks, memory)
 
     def _check_transport(self, job: Watched) -> None:
         if job.transports and job.transports != {self.transport}:
@@ -88,7 +91,7 @@ class GradwireSystem:
             raise SystemFailed(f"gradwire: the workers used {used}, not {self.transport}")
 
 
-def _window(marks: Marks, memory: Mapping[str, float]) -> Window:
+def window_of(marks: Marks, memory: Mapping[str, float]) -> Window:
     assert marks.begin is not None and marks.end is not None  # the job was cancelled when both were there
     begin, end = marks.begin, marks.end
     steps = end.step - begin.step
@@ -97,5 +100,6 @@ def _window(marks: Marks, memory: Mapping[str, float]) -> Window:
         steps=steps,
         losses=marks.losses,
         network_bytes=(end.carried - begin.carried) / steps,
+        phases_ms={phase: (end.phases_ms[phase] - begin.phases_ms.get(phase, 0.0)) / steps for phase in end.phases_ms},
         memory_mb=memory,
     )

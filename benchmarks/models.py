@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ CROSS_ENTROPY = {"name": "SparseCategoricalCrossentropy", "config": {"from_logit
 SQUARED_ERROR = {"name": "MeanSquaredError", "config": {}}
 
 TABLE_ROWS = 1_000_000
+TABLE_COLUMNS = 64
 VOCABULARY = 2_000
 SEQUENCE = 32
 
@@ -80,8 +81,10 @@ def _words(generator: np.random.Generator, rows: int) -> Arrays:
     return {"words": generator.integers(0, VOCABULARY, (rows, SEQUENCE), np.int32)}
 
 
-def _pairs(generator: np.random.Generator, rows: int) -> Arrays:
-    return {name: generator.integers(0, TABLE_ROWS, (rows, 1), np.int32) for name in ("user", "item")}
+def _pairs(table_rows: int) -> Callable[[np.random.Generator, int], Arrays]:
+    return lambda generator, rows: {
+        name: generator.integers(0, table_rows, (rows, 1), np.int32) for name in ("user", "item")
+    }
 
 
 MODELS = {
@@ -147,9 +150,25 @@ MODELS = {
             fits_beside=False,
             has_tables=True,
             input_names=("user", "item"),
-            make_inputs=_pairs,
+            make_inputs=_pairs(TABLE_ROWS),
             optimizer=ADAM,
             loss=SQUARED_ERROR,
         ),
     )
 }
+
+
+def with_tables_of(rows: int) -> Model:
+    """The recommender with two tables of so many rows."""
+    recommender = MODELS["recommender"]
+    title = f"recommender, 2 × {rows:,}×{TABLE_COLUMNS}"
+    return replace(recommender, name=f"{recommender.name}_{rows}", title=title, make_inputs=_pairs(rows))
+
+
+SIZED = {rows: with_tables_of(rows) for rows in (10_000, 100_000, 1_000_000, 10_000_000)}
+"""Rows of each table -> the recommender of that size."""
+
+
+def weights_gb(table_rows: int) -> float:
+    """Of two tables with so many rows."""
+    return 2 * table_rows * TABLE_COLUMNS * 4 / 1e9

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.models import MODELS
+from benchmarks.models import MODELS, SIZED, weights_gb
 from benchmarks.results import (
+    IDLE_MEMORY,
     LAZY_SYSTEM,
     LOSS,
     LOSS_DIFFERENCE,
     LOSS_STEP,
     LOSS_TOLERANCE,
+    PHASE,
+    STEP,
     Column,
     Row,
     ratio,
@@ -56,9 +59,14 @@ RATIOS: Sequence[tuple[str, Column, Column]] = (
     ("Ray Train ÷ Gradwire", RAY_TRAIN, SHARED),
     ("MWMS ÷ Flight", MWMS, FLIGHT),
 )
-OF_STEPS = ("step", "step_min", "step_max", LOSS, LOSS_STEP, LOSS_DIFFERENCE)
+OF_STEPS = (STEP, "step_min", "step_max", LOSS, LOSS_STEP, LOSS_DIFFERENCE)
 """Metrics that the first table shows, or stands on."""
+EVENTS = ("first_step", "recovery", "checkpoint", "step_adam")
+"""What the metrics of starts, deaths and checkpoints begin with."""
+OTHERS = "Memory and bytes"
 MISSING = "–"
+WORDS = ("model", "input", "metric", "system", "losses")
+"""Columns of words; the others are of numbers."""
 
 Cells = list[list[str]]
 
@@ -79,7 +87,7 @@ def _step_table(
 ) -> Cells:
     steps = step_ms(rows)
     lines = [["model", "input", *titles.values(), *(title for title, _, _ in wanted), "losses"]]
-    for model, feed in dict.fromkeys((row.model, row.input) for row in rows if row.metric == "step"):
+    for model, feed in dict.fromkeys((row.model, row.input) for row in rows if _is_main(row) and row.metric == STEP):
         values = {column: steps.get((model, feed, column)) for column in titles}
         found = [row for row in rows if (row.model, row.input) == (model, feed)]
         ratios = [ratio(values[above], values[below]) for _, above, below in wanted]
@@ -105,11 +113,48 @@ def loss_cell(rows: Sequence[Row]) -> str:
     return f"NOT EQUAL ({', '.join(wrong)})" if wrong else f"equal to {max(judged.values()):.0e}"
 
 
+def phase_table(rows: Sequence[Row]) -> Cells:
+    """What Gradwire's steps were made of, as its jobs report it, and one process's step beside it."""
+    found = [row for row in rows if row.metric.startswith(PHASE) and _is_main(row)]
+    phases = [*dict.fromkeys(row.metric for row in found)]
+    lines = [["model", "input", "system", *(phase.removeprefix(PHASE) for phase in phases), "step", "one process"]]
+    steps = step_ms(rows)
+    for model, feed, column in dict.fromkeys((row.model, row.input, row.column) for row in found):
+        here = {row.metric: row.value for row in found if (row.model, row.input, row.column) == (model, feed, column)}
+        numbers = [*(here.get(phase) for phase in phases), steps.get((model, feed, column))]
+        numbers.append(steps.get((model, feed, SINGLE)))
+        lines.append([_title(model), feed, _title_of(column), *map(_number, numbers)])
+    return lines
+
+
+def rows_table(rows: Sequence[Row]) -> Cells:
+    """How lazy steps, and the memory of a job's processes, follow from the rows of the tables."""
+    lines = [["model", "weights GB", "step ms", "trainer MB", "a worker MB", "an idle process MB"]]
+    idle = next((row.value for row in rows if row.metric == IDLE_MEMORY), None)
+    for table_rows, model in SIZED.items():
+        found = {row.metric: row.value for row in rows if row.model == model.name}
+        if found:
+            numbers = [weights_gb(table_rows), *map(found.get, (STEP, "memory trainer", "memory worker 1")), idle]
+            lines.append([model.title, *map(_number, numbers)])
+    return lines
+
+
+def event_table(rows: Sequence[Row]) -> Cells:
+    """Starts, recoveries and checkpoints."""
+    return _metric_table([row for row in rows if row.metric.startswith(EVENTS)])
+
+
 def other_table(rows: Sequence[Row]) -> Cells:
-    """Everything else that was measured, a line for each metric and model."""
+    """Memory and bytes."""
+    shown = (*EVENTS, PHASE, IDLE_MEMORY)
+    return _metric_table([row for row in rows if not row.metric.startswith(shown) and row.metric not in OF_STEPS])
+
+
+def _metric_table(rows: Sequence[Row]) -> Cells:
+    """A line for each metric and model."""
     lines = [["metric", "model", "input", *TITLES.values()]]
     table: dict[tuple[str, str, str, str], dict[Column, float]] = {}
-    found = [row for row in rows if row.metric not in OF_STEPS]
+    found = [row for row in rows if _is_main(row) and row.column in TITLES]
     seen = {(row.metric, row.model) for row in found if row.input == "shuffled"}
     for row in found:
         # A process takes the same memory, and a step the same bytes, on either input.
@@ -121,17 +166,25 @@ def other_table(rows: Sequence[Row]) -> Cells:
     return lines
 
 
+def sections(rows: Sequence[Row]) -> list[tuple[str, Cells]]:
+    """The tables that have lines, by their titles; the last is long, and of memory and bytes."""
+    found = [
+        ("Milliseconds per step", step_table(rows)),
+        ("Milliseconds per step of models with tables", sparse_table(rows)),
+        ("What Gradwire's steps are made of, milliseconds", phase_table(rows)),
+        ("Lazy updates by the number of rows", rows_table(rows)),
+        ("Starts, recovery, checkpoints", event_table(rows)),
+        (OTHERS, other_table(rows)),
+    ]
+    return [(title, cells) for title, cells in found if len(cells) > 1]
+
+
 def page(rows: Sequence[Row], failures: Failures, facts: Mapping[str, str], how: str) -> str:
     """The whole page as Markdown."""
     parts = ["# Benchmarks", how, "\n".join(f"* {name}: {value}" for name, value in facts.items())]
-    parts += ["## Milliseconds per step", markdown(step_table(rows))]
     parts += [f"* {line}" for line in failure_lines(failures)]
-    tables = sparse_table(rows)
-    if len(tables) > 1:
-        parts += ["## Milliseconds per step of models with tables", markdown(tables)]
-    others = other_table(rows)
-    if len(others) > 1:
-        parts += ["## Other measures", markdown(others)]
+    for title, cells in sections(rows):
+        parts += [f"## {title}", markdown(cells)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -143,7 +196,7 @@ def failure_lines(failures: Failures) -> list[str]:
 def markdown(cells: Cells) -> str:
     """A table whose numbers stand right."""
     header, *lines = cells
-    texts = {index for index in range(len(header)) if header[index] in ("model", "input", "metric", "losses")}
+    texts = {index for index in range(len(header)) if header[index] in WORDS}
     rule = ["---" if index in texts else "--:" for index in range(len(header))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
 
@@ -155,7 +208,13 @@ def _title_of(column: Column) -> str:
 
 
 def _title(model: str) -> str:
-    return MODELS[model].title if model in MODELS else model
+    known = {one.name: one.title for one in (*MODELS.values(), *SIZED.values())}
+    return known.get(model, model)
+
+
+def _is_main(row: Row) -> bool:
+    """Not of a size of tables that is measured beside the models."""
+    return row.model not in {model.name for model in SIZED.values()}
 
 
 def _number(value: float | None) -> str:

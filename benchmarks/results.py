@@ -13,6 +13,9 @@ from benchmarks.order import SHARDS
 from benchmarks.system import Window
 
 STEP = "step"
+PHASE = "phase "
+"""What the metrics of a step's phases begin with."""
+IDLE_MEMORY = "memory idle process"
 LOSS = "loss"
 LOSS_STEP = "loss_step"
 LOSS_DIFFERENCE = "loss_difference"
@@ -75,6 +78,9 @@ def rows_of(measured: Measured) -> list[Row]:
         measured.row("step_min", min(steps), "ms"),
         measured.row("step_max", max(steps), "ms"),
     ]
+    for phase in measured.windows[-1].phases_ms:
+        values = [window.phases_ms.get(phase, 0.0) for window in measured.windows]
+        rows.append(measured.row(f"{PHASE}{phase}", median(values), "ms"))
     if measured.column[1] != "none":
         carried = median(window.network_bytes for window in measured.windows)
         rows.append(measured.row("network_bytes_per_step", carried, "bytes"))

@@ -18,6 +18,7 @@ from benchmarks.results import Measured, Row, loss_rows, payload_row, rows_of
 from benchmarks.rounds import Failures, Rounds, Tell
 from benchmarks.service import serving
 from benchmarks.system import System, SystemFailed
+from benchmarks.tables import Tables
 
 BUILD_TIMEOUT_S = 300.0
 FOR_TABLES = ("keras_fit",)
@@ -41,6 +42,7 @@ def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
         if plan.with_extras:
             extras = Extras(folder=folder, tell=tell, starts=plan.starts, kills=plan.kills, failures=failures)
             rows += extras.measure()
+            rows += Tables(folder=folder, tell=tell, pace=plan.pace, failures=failures).measure()
         return rows, failures
     finally:
         shutil.rmtree(folder, ignore_errors=True)

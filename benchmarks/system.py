@@ -39,6 +39,8 @@ class Window:
     losses: Trajectory
     network_bytes: float
     """That crossed the loopback device in a step."""
+    phases_ms: Mapping[str, float] = field(default_factory=dict)
+    """What a step was made of, where the system tells."""
     memory_mb: Mapping[str, float] = field(default_factory=dict)
     """Role of a process -> proportional set size."""
     starts_s: Mapping[str, float] = field(default_factory=dict)

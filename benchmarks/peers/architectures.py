@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 from keras import initializers, layers
 
-from benchmarks.models import CLASSES, SEED, SEQUENCE, TABLE_ROWS, VOCABULARY
+from benchmarks.models import CLASSES, SEED, SEQUENCE, TABLE_COLUMNS, TABLE_ROWS, VOCABULARY
 
 WIDTH = 128
 HEADS = 4
@@ -85,7 +85,7 @@ def recommender(seeds: Seeds) -> keras.Model:
     rows = []
     for ids in inputs:
         table = initializers.RandomUniform(-0.05, 0.05, seed=next(seeds))
-        rows.append(layers.Flatten()(layers.Embedding(TABLE_ROWS, 64, embeddings_initializer=table)(ids)))
+        rows.append(layers.Flatten()(layers.Embedding(TABLE_ROWS, TABLE_COLUMNS, embeddings_initializer=table)(ids)))
     value = _dense(seeds, 64, "relu")(layers.Concatenate()(rows))
     return keras.Model({tensor.name: tensor for tensor in inputs}, _dense(seeds, 1)(value))
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.commits import costs_ms, recovery_s, stalls_ms
-from benchmarks.gradwire_system import Mark, Marks
-from benchmarks.models import MODELS, Model
+from benchmarks.display import stand
+from benchmarks.gradwire_system import Mark, Marks, window_of
+from benchmarks.models import MODELS, SIZED, Model
 from benchmarks.report import (
     FIT,
     FLIGHT,
@@ -21,12 +22,16 @@ from benchmarks.report import (
     loss_cell,
     markdown,
     page,
+    phase_table,
+    rows_table,
+    sections,
     sparse_table,
     step_table,
 )
-from benchmarks.results import Column, Measured, Row, difference, loss_rows, ratio, rows_of
+from benchmarks.results import IDLE_MEMORY, Column, Measured, Row, difference, loss_rows, ratio, rows_of
 from benchmarks.rounds import Rounds
 from benchmarks.system import Feed, SystemFailed, Window, epoch_means
+from benchmarks.tables import require_memory, resized
 
 MODEL = MODELS["mlp_small"]
 
@@ -217,3 +222,54 @@ def test_models_with_tables_have_a_table_of_their_own() -> None:
     assert cells["losses"] == "equal to 0e+00", "lazy updates are another optimiser"
     assert "models with tables" in page(rows, {}, {}, "how")
     assert "models with tables" not in page(rows_of(measured(SHARED, window(1.0))), {}, {}, "how")
+
+
+def test_phases_are_those_of_the_window_alone() -> None:
+    marks = Marks(warmup_s=0.0, window_s=1.0, warmup_steps=1, min_steps=1)
+    for step, time_s, compute_ms in ((1, 0.0, 500.0), (3, 1.0, 504.0), (13, 2.5, 534.0)):
+        marks.add(Mark(step, time_s, 0, {"compute": compute_ms}), loss=None)
+    found = window_of(marks, {})
+    assert found.phases_ms == {"compute": 3.0}, "the first step, which is slow, is not in it"
+    rows = rows_of(measured(SHARED, found)) + rows_of(measured(SINGLE, window(4.0)))
+    header, line = phase_table(rows)
+    cells = dict(zip(header, line, strict=True))
+    assert (cells["compute"], cells["step"], cells["one process"]) == ("3.00", "150", "4.00")
+
+
+def test_sizes_of_tables_have_a_table_of_their_own() -> None:
+    model = SIZED[10_000]
+    sized = Measured(
+        model=model.name, input="shuffled", column=LAZY, windows=[window(7.0, memory_mb={"worker 1": 300.0})]
+    )
+    idle = Row(
+        model="recommender", system="gradwire", transport="shared_memory", input="shuffled", metric=IDLE_MEMORY,
+        value=200.0, unit="MB",
+    )  # fmt: skip
+    rows = [*rows_of(sized), idle]
+    header, line = rows_table(rows)
+    cells = dict(zip(header, line, strict=True))
+    assert (cells["step ms"], cells["a worker MB"], cells["an idle process MB"]) == ("7.00", "300", "200")
+    assert [title for title, _ in sections(rows)] == ["Lazy updates by the number of rows"]
+
+
+def test_starts_recoveries_and_checkpoints_stand_together() -> None:
+    titles = dict(sections([row(SHARED, "recovery_p95", 0.2), row(SHARED, "memory trainer", 300.0)]))
+    assert [line[0] for line in titles["Starts, recovery, checkpoints"]] == ["metric", "recovery p95 (ms)"]
+    assert [line[0] for line in titles["Memory and bytes"]] == ["metric", "memory trainer (ms)"]
+
+
+def test_tables_that_do_not_fit_are_left_out_with_a_reason() -> None:
+    require_memory(10_000_000, free_gb=24.0)
+    with pytest.raises(SystemFailed, match="needs about 20 GB of free memory, and 12 GB are free"):
+        require_memory(10_000_000, free_gb=12.0)
+
+
+def test_a_config_gets_tables_of_another_size() -> None:
+    config = {"layers": [{"config": {"input_dim": 5, "output_dim": 64}}, {"config": {"units": 1}}]}
+    assert resized(config, 7)["layers"][0]["config"] == {"input_dim": 7, "output_dim": 64}
+    assert resized(config, 7)["layers"][1] == config["layers"][1]
+
+
+def test_an_estimate_stands_on_what_is_done() -> None:
+    assert stand(0, 64, 0.0) == "0/64, 0 min"
+    assert stand(16, 64, 240.0) == "16/64, 4 min, about 12 min left"
