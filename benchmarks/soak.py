@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -22,15 +23,13 @@ import psutil
 
 from benchmarks import meters
 from benchmarks.service import NEVER, Service, serving
-from gradwire.errors import GradwireError
+from gradwire.errors import GradwireError, NotPossible
 from protos.gradwire.v1 import service_pb2 as pb
 
 SAMPLE_S = 60.0
 SCRAPE_S = 15.0
 TICK_S = 0.1
 QUIET_TIMEOUT_S = 240.0
-STORED = 200
-"""Jobs in the store, when it is full; the oldest that have ended are deleted."""
 QUEUED = 30
 """Jobs that wait for more CPUs than there are, at the same time; the oldest are cancelled."""
 AT_WORK = 2
@@ -91,7 +90,6 @@ class Soak:
     _ends: Iterator[str] = field(default_factory=lambda: cycle(ENDS))
     _at_work: int = 0
     _waiting: list[str] = field(default_factory=list)
-    _over: list[str] = field(default_factory=list)
 
     def run(self, until_s: float, watchers: ThreadPoolExecutor) -> Iterator[Sample]:
         """Samples, until so many seconds have passed."""
@@ -120,12 +118,8 @@ class Soak:
             return
         self._waiting.append(job.id)
         if len(self._waiting) > QUEUED:
-            self._forget(self._waiting.pop(0))
-
-    def _forget(self, job_id: str) -> None:
-        """A job that waited long enough; and the oldest of those that have ended, if there are too many."""
-        self.service.client.cancel(job_id)
-        self._end(job_id)
+            self.service.client.cancel(self._waiting[0])
+            self._end(self._waiting.pop(0))
 
     def _watch(self, job_id: str, what: str) -> None:
         """As `gradwire watch` does, on a thread of its own, to the job's end."""
@@ -141,9 +135,6 @@ class Soak:
 
     def _end(self, job_id: str) -> None:
         self.ended[pb.JobState.Name(self.service.client.get(job_id).state).removeprefix("JOB_STATE_")] += 1
-        self._over.append(job_id)
-        while len(self._over) + len(self._waiting) + self._at_work > STORED:
-            self.service.client.delete(self._over.pop(0))
 
     def _scrape(self) -> None:
         with urllib.request.urlopen(f"http://{self.service.metrics}/metrics", timeout=10) as answer:
@@ -165,7 +156,7 @@ class Soak:
 
 
 def growth_mb_per_hour(samples: list[Sample]) -> float:
-    """The slope of a straight line through the second half, when the store is full and everything was done before."""
+    """The slope of a straight line through the second half, when everything was done before."""
     late = samples[len(samples) // 2 :]
     mean_x = sum(one.minutes for one in late) / len(late)
     mean_y = sum(one.rss_mb for one in late) / len(late)
@@ -188,7 +179,8 @@ def soaking(every_s: float) -> Iterator[tuple[Soak, ThreadPoolExecutor]]:
         finally:  # those who watch come to an end
             for job in service.client.list():
                 if job.state not in ENDED:
-                    service.client.cancel(job)
+                    with contextlib.suppress(NotPossible):  # it has ended meanwhile
+                        service.client.cancel(job)
 
 
 def tell(sample: Sample, file: TextIO | None) -> None:
@@ -213,8 +205,8 @@ def tell(sample: Sample, file: TextIO | None) -> None:
 def main(minutes: float, every: float, limit: float, output: TextIO | None) -> None:
     """Submit jobs to a service of its own, and print each minute how much memory its coordinator takes.
 
-    They succeed, fail, are cancelled, or wait for more CPUs than there are; 200 stay in the store. The exit code is 1
-    where the coordinator took more than the limit.
+    They succeed, fail, are cancelled, or wait for more CPUs than there are; all stay in the store, 1,440 after an hour.
+    The exit code is 1 where the coordinator took more than the limit.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     samples: list[Sample] = []
