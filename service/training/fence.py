@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from gradwire.errors import JobFailed
 from gradwire.storage import Storage
 from service.training.storage_failure import storage_failure
+
+LOOK_EVERY_S = 1.0
+"""How often a trainer without workers asks whether a newer one has been started."""
 
 
 class Fence:
@@ -40,6 +46,27 @@ class Fence:
         except ValueError as error:
             message = f"{self._storage.url}/{self._name} holds {text[:40]!r}, not a number; restart the job"
             raise JobFailed(message, code="storage_unavailable") from error
+
+
+class Lookout:
+    """Looks at the fence now and then: a trainer that was given up gets no workers any more, and writes nothing that
+    could be refused."""
+
+    def __init__(self, fence: Fence, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fence = fence
+        self._clock = clock
+        self._looked_s = clock()
+
+    def look(self) -> None:
+        """Raises `JobFailed` with code superseded; a storage that does not answer is no reason to end."""
+        if self._clock() - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = self._clock()
+        try:
+            self._fence.check()
+        except JobFailed as error:
+            if error.code == "superseded":
+                raise
 
 
 def superseded(job_id: str, generation: int, newest: int) -> JobFailed:
