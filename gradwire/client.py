@@ -193,8 +193,9 @@ class Client:
     def download(self, job_or_artifact: pb.Job | str, name: str | None, target: str | Path) -> Path:
         """Writes a file of a job to `target`, which appears only when it is whole and its checksum right; returns it.
 
-        `name` is "log", "export/keras", or one of the tar archives "export/saved_model" and "tensorboard"; without one,
-        an uploaded artifact is meant, named by its SHA-256. Raises `OSError` if the file cannot be written.
+        `name` is "log", "export/keras", or one of the tar archives "export/saved_model" and "tensorboard"; with
+        "export/best/…" in their place, exports are of the best evaluation. Without a name, an uploaded artifact is
+        meant, named by its SHA-256. Raises `OSError` if the file cannot be written.
         """
         target = Path(target)
         if target.is_dir():

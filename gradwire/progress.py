@@ -36,6 +36,17 @@ class WorkerView:
     transport: str
 
 
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best evaluation so far: after which step, and the value of the metric that decides it."""
+
+    step: int
+    metric: str
+    value: float
+    exports: tuple[str, ...] = ()
+    """The formats that its weights were exported as, at the job's end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One thing that happened; the trainer's cursor counts from 1 without gaps within a generation."""
@@ -67,6 +78,7 @@ class Snapshot:
     epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     eval_metrics: Mapping[str, float] = field(default_factory=dict)
+    best: Best | None = None
     workers: tuple[WorkerView, ...] = ()
     weights_digest: str = ""
     weights_digest_step: int = 0

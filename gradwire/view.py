@@ -33,6 +33,7 @@ def job_view(job: pb.Job) -> dict[str, Any]:
         "epoch": job.epoch,
         "metrics": _numbers(metrics),
         "evalMetrics": _numbers(eval_metrics),
+        "best": _best(job.best) if job.HasField("best") else None,
         "finite": _is_finite(metrics) and _is_finite(eval_metrics),
         "examplesPerSecond": _number(job.examples_per_second),
         "phaseMs": _numbers(job.phase_ms),
@@ -114,6 +115,15 @@ def _worker(worker: pb.Worker) -> dict[str, Any]:
         "state": worker.state,
         "phase": worker.phase,
         "transport": worker.transport,
+    }
+
+
+def _best(best: pb.BestEvaluation) -> dict[str, Any]:
+    return {
+        "step": best.step,
+        "metric": best.metric,
+        "value": _number(best.value),
+        "exports": list(best.exports),
     }
 
 

@@ -7,18 +7,24 @@ version, and tests/integration/test_program.py calls it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 
 class Concrete:
-    """Calls a `tf.types.experimental.ConcreteFunction` whose arguments are tensors, and whose result is a flat list."""
+    """Calls a `tf.types.experimental.ConcreteFunction` whose arguments are tensors, and whose result is a flat list.
 
-    def __init__(self, function: Any) -> None:
+    Args:
+        instead: pairs of variables; the function reads the second where it was traced with the first.
+    """
+
+    def __init__(self, function: Any, instead: Sequence[tuple[Any, Any]] = ()) -> None:
         self.function = function
         self._call = function._inference_function.call_flat
-        self._captured = list(function.captured_inputs)
+        others = {id(traced.handle): other.handle for traced, other in instead}
+        self._captured = [others.get(id(captured), captured) for captured in function.captured_inputs]
 
     def __call__(self, *tensors: Any) -> list[np.ndarray]:
         """The results as arrays that share the tensors' memory; do not write to them.

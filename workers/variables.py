@@ -39,7 +39,7 @@ def raw_variables(model: keras.Model) -> list[keras.Variable]:
         for name, value in sorted(vars(layer).items()):
             if not name.startswith("_self_"):  # TensorFlow's own notes
                 found += _raw_in(value, f"{place}/{name}", seen, 0)
-    return [_adopted(path, variable) for path, variable in sorted(found, key=lambda pair: pair[0])]
+    return [adopted(path, variable) for path, variable in sorted(found, key=lambda pair: pair[0])]
 
 
 def _raw_in(value: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
@@ -62,11 +62,12 @@ def _raw_in(value: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple
         yield from _raw_in(item, f"{path}/{name}", seen, depth + 1)
 
 
-def _adopted(path: str, variable: tf.Variable) -> keras.Variable:
-    adopted = keras.Variable(np.zeros(()), name=path.replace("/", "."), trainable=variable.trainable, autocast=False)
-    adopted._value = variable
-    adopted._shape, adopted._ndim, adopted._dtype = tuple(variable.shape), variable.shape.rank, variable.dtype.name
-    return adopted
+def adopted(path: str, variable: tf.Variable) -> keras.Variable:
+    """A Keras variable over one of TensorFlow."""
+    made = keras.Variable(np.zeros(()), name=path.replace("/", "."), trainable=variable.trainable, autocast=False)
+    made._value = variable
+    made._shape, made._ndim, made._dtype = tuple(variable.shape), variable.shape.rank, variable.dtype.name
+    return made
 
 
 @dataclass(frozen=True, slots=True)

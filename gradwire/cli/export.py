@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,9 @@ LOADERS = {
     help="saved_model: the folder DIR/saved_model. keras: the file DIR/model.keras. "
     "tensorboard: the job's curves, in the folder DIR/tensorboard.",
 )
+@click.option("--best", "is_best", is_flag=True, help="The weights of the best evaluation, instead of the last step's.")
 @remote_options
-def export(remote: Remote, job: str, folder: Path, format_: str) -> None:
+def export(remote: Remote, job: str, folder: Path, format_: str, is_best: bool) -> None:
     """Download JOB's trained model, for TensorFlow or Keras to load, or its curves for TensorBoard.
 
     \b
@@ -56,17 +58,19 @@ def export(remote: Remote, job: str, folder: Path, format_: str) -> None:
     """
     with remote.client() as client:
         found = client.get(job)
-        if format_ != TENSORBOARD:
-            _require_exported(found, format_)
-        path = export_model(client, found.id, folder, format_)
+        if is_best:
+            _require_best(found, format_)
+        elif format_ != TENSORBOARD:
+            _require_exported(found, format_, found.exports)
+        path = export_model(client, found.id, folder, format_, is_best=is_best)
     if remote.is_json:
-        print_document({"id": found.id, "format": format_, "path": str(path.resolve())})
+        print_document({"id": found.id, "format": format_, "isBest": is_best, "path": str(path.resolve())})
         return
     click.echo(f"wrote {path}")
     click.echo(f"  load it: {LOADERS[format_].format(path=path)}")
 
 
-def export_model(client: Client, job_id: str, folder: Path, format_: str) -> Path:
+def export_model(client: Client, job_id: str, folder: Path, format_: str, *, is_best: bool = False) -> Path:
     """Writes a job's export below a folder and returns its path; an older export there is replaced.
 
     Raises:
@@ -74,16 +78,17 @@ def export_model(client: Client, job_id: str, folder: Path, format_: str) -> Pat
         GradwireError: the archive is damaged, or holds what such an export does not.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    name = TENSORBOARD if format_ == TENSORBOARD else f"export/best/{format_}" if is_best else f"export/{format_}"
     if format_ == KERAS:
         path = folder / "model.keras"
-        client.download(job_id, f"export/{KERAS}", path)
+        client.download(job_id, name, path)
         return path
     path = folder / format_
     _require_replaceable(path)
     # Beside its later place, so that the last move is a rename.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         archive = Path(temporary, f"{format_}.tar")
-        client.download(job_id, TENSORBOARD if format_ == TENSORBOARD else f"export/{format_}", archive)
+        client.download(job_id, name, archive)
         _replace(path, extract(archive, Path(temporary, "extracted"), format_))
     return path
 
@@ -100,8 +105,16 @@ def extract(archive: Path, folder: Path, format_: str = SAVED_MODEL) -> Path:
     return folder / format_
 
 
-def _require_exported(job: pb.Job, format_: str) -> None:
-    if format_ in job.exports:
+def _require_best(job: pb.Job, format_: str) -> None:
+    if format_ == TENSORBOARD:
+        raise click.UsageError("--best is for models; the curves are of the whole job")
+    if job.HasField("finished_at") and not job.HasField("best"):
+        raise NotPossible(f"job {job.id} was never evaluated; give it validation data (data.validation)")
+    _require_exported(job, format_, job.best.exports)
+
+
+def _require_exported(job: pb.Job, format_: str, exports: Collection[str]) -> None:
+    if format_ in exports:
         return
     has_ended = job.HasField("finished_at")
     when = (

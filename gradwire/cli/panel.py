@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gradwire.cli.figures import count_text, reason_text
+from gradwire.cli.figures import count_text, metric_text, reason_text
 from gradwire.cli.tables import figure_table, metric_table, phase_table, state_text, time_text
 from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
@@ -61,6 +61,9 @@ def _more(job: pb.Job) -> list[tuple[str, str]]:
     ]
     if job.checkpoint_step:
         rows.append(("checkpoint", f"after step {job.checkpoint_step:,}"))
+    if job.HasField("best"):
+        value = metric_text(job.best.metric, job.best.value)
+        rows.append(("best", f"{job.best.metric} {value} after step {job.best.step:,}"))
     if job.weights_digest:
         short = job.weights_digest[:DIGEST_CHARS]
         rows.append(("weights", f"SHA-256 {short}… after step {job.weights_digest_step:,}"))

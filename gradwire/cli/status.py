@@ -48,7 +48,7 @@ def after(status: Status, event: pb.JobEvent) -> Status:
         time_s=event.time.seconds + event.time.nanos / 1e9,
         step=max(status.step, event.step),
         total_steps=event.total_steps or status.total_steps,
-        epoch=event.epoch or status.epoch,
+        epoch=max(status.epoch, event.epoch),  # an evaluation may be of an epoch that is over
     )
     if event.workers:
         alive = tuple((worker.id, worker.phase) for worker in event.workers if worker.state != "DEAD")

@@ -232,7 +232,8 @@ class CheckpointSpec(Part):
     """Steps between checkpoints; 0 for the end of each epoch."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
     monitor: Annotated[str, Field(min_length=1)] = "loss"
-    """The evaluation's (without one: the training's) metric that decides which checkpoint is the best."""
+    """The evaluation's (without one: the training's) metric that decides which checkpoint is the best, and stays; with
+    `earlyStopping`, its metric decides as well, and what `gradwire export --best` takes."""
     mode: Literal["min", "max"] = "min"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -44,6 +45,8 @@ def job_message(record: JobRecord, spec_json: str | None = None) -> pb.Job:
         cursor=record.cursor,
         wanted_workers=record.resources.workers,
     )
+    if now.best is not None:
+        message.best.CopyFrom(pb.BestEvaluation(**asdict(now.best)))
     if record.error is not None:
         message.error.CopyFrom(_error(record.error))
     if record.started_at_s is not None:

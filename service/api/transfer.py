@@ -22,9 +22,14 @@ MAX_TRANSFERS = 16
 """Each holds a thread of the API."""
 UPLOADS = "uploads"
 JOB_FILES = {
-    "log": "log", "export/keras": "export/model.keras", "export/saved_model": "export/saved_model.tar"
-}  # fmt: skip
+    "log": "log",
+    "export/keras": "export/model.keras",
+    "export/saved_model": "export/saved_model.tar",
+    "export/best/keras": "export/best/model.keras",
+    "export/best/saved_model": "export/best/saved_model.tar",
+}
 """What clients may ask for, and where it is below the job's folder."""
+BEST = "export/best/"
 
 
 TENSORBOARD = "tensorboard"
@@ -110,6 +115,10 @@ class Transfer:
                 [Violation("jobFile.name", f"{wanted!r} must be one of {', '.join([*JOB_FILES, TENSORBOARD])}")]
             )
         name = f"jobs/{job.id}/{JOB_FILES[wanted]}"
+        best = job.snapshot.best
+        if wanted.startswith(BEST) and best is not None and wanted.removeprefix(BEST) in best.exports:
+            # It lies there only if it is another than the job's own.
+            name = name if self._storage.exists(name) else name.replace(f"/{BEST}", "/export/")
         if not self._storage.exists(name):
             raise NotFound(f"job {job.id} has no {wanted}; it is {job.state}, and exports come at a job's end")
         return name

@@ -94,6 +94,7 @@ class JobRecord:
                 snapshot,
                 metrics=snapshot.metrics or old.metrics,
                 eval_metrics=snapshot.eval_metrics or old.eval_metrics,
+                best=snapshot.best or old.best,
                 weights_digest=digest.weights_digest,
                 weights_digest_step=digest.weights_digest_step,
                 phase_ms=snapshot.phase_ms or old.phase_ms,

@@ -178,6 +178,7 @@ function drawFacts(job) {
     "Examples/s": short(job.examplesPerSecond),
     Workers: `${hasWorkers(job)} of ${job.wantedWorkers}`,
     Checkpoint: job.checkpointStep ? `step ${job.checkpointStep}` : "none yet",
+    ...(job.best ? { Best: `${job.best.metric} ${short(job.best.value)}, step ${job.best.step}` } : {}),
     Starts: String(job.generation),
     Submitted: ago(job.createdAt),
     ...(job.finishedAt ? { Ended: ago(job.finishedAt) } : {}),

@@ -13,14 +13,16 @@ from service.training.board import Board
 from service.training.changes import Changes
 from service.training.checkpoint import Checkpoint
 from service.training.crew import Terms
+from service.training.examiner import Examiner
 from service.training.guard import Guard
 from service.training.loop import Loop
+from service.training.milestones import Milestones
 from service.training.norm import GradientNorm
 from service.training.optimizer import KerasUpdate
 from service.training.reporter import Reporter
 from service.training.rounds import Rounds
 from service.training.saver import Saver
-from service.training.stopping import Stopper, is_better_when_larger
+from service.training.stopping import Stopper
 from service.training.summation import Summation
 from service.training.totals import EpochTotals
 from service.training.trainee import Trainee
@@ -57,7 +59,19 @@ class Assembly:
         training, objective, assignment = self.spec.training, trainee.objective, self.assignment
         _tell_of_tables(trainee.update, terms.contribution, training.sparse, self.reporter)
         self.changes.watch(trainee.weights.layout, terms.contribution.tables)
-        rule = training.early_stopping
+        guard = Guard(training)
+        board = Board(Storage(assignment.storage_url), assignment.job_id, assignment.generation, self.spec)
+        totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
+        milestones = Milestones(
+            examiner=Examiner(trainee.evaluator.evaluate) if trainee.evaluator is not None else None,
+            evaluate_every=training.evaluate_every,
+            stopper=Stopper(training),
+            saver=self._saver(trainee, writer, terms),
+            guard=guard,
+            totals=totals,
+            board=board,
+            reporter=self.reporter,
+        )
         loop = Loop(
             schedule=trainee.rows.schedule,
             rounds=rounds,
@@ -65,16 +79,12 @@ class Assembly:
             update=trainee.update,
             changes=self.changes,
             average=trainee.average,
-            best=trainee.best,
-            guard=Guard(training),
+            guard=guard,
             summation=summation,
             norm=GradientNorm(summation, self.blocks),
-            board=Board(Storage(assignment.storage_url), assignment.job_id, assignment.generation, self.spec),
-            totals=EpochTotals([head.output for head in objective.losses], objective.metrics),
-            evaluator=trainee.evaluator,
-            evaluate_every=training.evaluate_every,
-            stopper=Stopper(rule, is_max=rule is not None and is_better_when_larger(rule.monitor)),
-            saver=self._saver(trainee, writer, terms),
+            board=board,
+            totals=totals,
+            milestones=milestones,
             reporter=self.reporter,
         )
         if restored is not None:

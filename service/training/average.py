@@ -13,7 +13,13 @@ from service.training.weights import Copy, Weights
 from workers.layout import Layout, Tensor
 from workers.variables import ModelVariables
 
-UPDATES = "average/updates"
+AVERAGE = "average"
+UPDATES = f"{AVERAGE}/updates"
+
+
+def averaged(path: str) -> str:
+    """The name of a trained variable's average in checkpoints."""
+    return f"{AVERAGE}/{path}"
 
 
 class MovingAverage:
@@ -29,7 +35,7 @@ class MovingAverage:
     def __init__(self, momentum: float, names: Sequence[str], trained: Sequence[np.ndarray], blocks: Blocks) -> None:
         self._momentum = momentum
         self._blocks = blocks
-        tensors = [Tensor(f"average/{n}", v.shape, v.dtype.name) for n, v in zip(names, trained, strict=True)]
+        tensors = [Tensor(averaged(n), v.shape, v.dtype.name) for n, v in zip(names, trained, strict=True)]
         layout = Layout.of(tensors)
         self._buffer = mmap.mmap(-1, layout.total_bytes)
         self.views = layout.views(self._buffer)

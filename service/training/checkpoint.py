@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -51,6 +51,8 @@ class Checkpoint:
     """The epoch's metric totals so far, float64, so that a resumed job reports what it would have reported."""
     tensors: Mapping[str, Array]
     """Names such as weights/dense/kernel, state/…, optimizer/…; any shape, the data types of `tensor_file.DTYPES`."""
+    best_step: int = 0
+    """That of the best evaluation so far, whose checkpoint stays; 0 without one. Not stored: `totals` tell it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -105,20 +107,23 @@ class CheckpointFolder:
                 raise
         return size_bytes
 
-    def read(self, step: int) -> Checkpoint:
+    def read(self, step: int, groups: Collection[str] | None = None) -> Checkpoint:
         """Reads the newest checkpoint of a step and verifies every hash; the arrays are new and own their memory.
 
-        Raises `JobFailed` with code checkpoint_damaged (also if there is none) or storage_unavailable.
+        With `groups`, only tensors whose names begin with one of these words. Raises `JobFailed` with code
+        checkpoint_damaged (also if there is none) or storage_unavailable.
         """
-        return self._read(self._newest(step))
+        return self._read(self._newest(step), groups)
 
-    def _read(self, version: Version) -> Checkpoint:
+    def _read(self, version: Version, groups: Collection[str] | None = None) -> Checkpoint:
         manifest = self._manifest(version)
         tensors: dict[str, Array] = {}
         with storage_failure(f"read the checkpoint of step {version.step}", self._place):
             for file, entry in manifest.files.items():
-                tensors |= self._read_file(version, file, entry, manifest)
-        if missing := manifest.tensors.keys() - tensors.keys():
+                if groups is None or file.partition(".")[0] in groups:
+                    tensors |= self._read_file(version, file, entry, manifest)
+        wanted = [name for name in manifest.tensors if groups is None or _group(name) in groups]
+        if missing := set(wanted) - tensors.keys():
             raise self._damaged(version, MANIFEST, f"it names {min(missing)}, which no file holds")
         return Checkpoint(
             step=manifest.step,
@@ -127,7 +132,7 @@ class CheckpointFolder:
             fingerprint=manifest.fingerprint,
             metrics=manifest.metrics,
             totals={_key(name): tensor for name, tensor in tensors.items() if _group(name) == TOTALS},
-            tensors={name: tensors[name] for name in manifest.tensors if _group(name) != TOTALS},
+            tensors={name: tensors[name] for name in wanted if _group(name) != TOTALS},
         )
 
     def manifest(self, step: int) -> Manifest:
@@ -186,15 +191,15 @@ class CheckpointFolder:
                     self._storage.rename(f"{self._folder}/{version.name}", f"{self._folder}/damaged-{version.name}")
         return Restored(checkpoint=None, warnings=tuple(warnings))
 
-    def prune(self, *, generation: int, keep: int, monitor: str, mode: Mode) -> list[int]:
-        """Removes all but the last `keep` checkpoints and the best; returns the removed steps.
+    def prune(self, *, generation: int, keep: int, monitor: str, mode: Mode, best: int | None = None) -> list[int]:
+        """Removes all but the last `keep` checkpoints and the best, by `monitor` and as told; returns what it removed.
 
         Of a step that stays, what older starts have written goes as well. What a newer start than `generation` has
         written always stays. Raises `JobFailed` with code superseded or storage_unavailable.
         """
         versions = self._versions()
         newest = {version.step: version for version in versions}
-        surplus = to_delete(self._entries(monitor), keep, mode)
+        surplus = to_delete(self._entries(monitor), keep, mode, best)
         gone = [version for version in versions if version.step in surplus or version != newest[version.step]]
         gone = [version for version in gone if version.generation <= generation]
         if gone:

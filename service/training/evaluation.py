@@ -1,51 +1,97 @@
-"""Evaluates the trainer's model on the validation data."""
+"""Evaluates snapshots of the weights on the validation data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from gradwire.spec.job import MAX_SHARDS
 from service.training.totals import EpochTotals
-from workers.data.batch import BatchMaker
+from workers.binding import Binding
+from workers.concrete import Concrete
+from workers.data.batch import Batch, BatchMaker
+from workers.mirrors import mirrored
 from workers.models.heads import pack_inputs, unpack_outputs
-from workers.program import LOSS, Objective, tensors_of
+from workers.program import LOSS, Objective, Prepared
+from workers.seeds import seed_states
+from workers.variables import ModelVariables
+
+NO_SHARD = MAX_SHARDS
+"""What a layer draws in an evaluation belongs to no shard."""
 
 
 class Evaluator:
-    """Losses and metrics as `keras.Model.evaluate` reports them for batches of this size."""
+    """Losses and metrics as `keras.Model.evaluate` reports them for batches of this size.
 
-    def __init__(self, objective: Objective, batches: BatchMaker, rows: int, batch_size: int) -> None:
+    The program is traced with the trainer's model, whose variables training changes meanwhile. It is run on others in
+    their place, which read a snapshot.
+
+    Args:
+        variables: of the model.
+        names: of the snapshot's tensors that these variables are to have, in their order.
+        seed: of the job.
+    """
+
+    def __init__(
+        self, objective: Objective, variables: ModelVariables, names: Sequence[str], batches: BatchMaker, rows: int,
+        batch_size: int, seed: int,
+    ) -> None:  # fmt: skip
         self._objective = objective
+        self._variables = variables
+        self._names = names
         self._batches = batches
         self._rows = rows
         self._batch_size = batch_size
-        self._totals = EpochTotals([head.output for head in objective.losses], objective.metrics)
-        self._program = tf.function(self._batch, autograph=False)
-        self._specs: tuple[Any, ...] = ()
+        self._seed = seed
+        self._mirrors = mirrored(variables.bound + variables.seeds)
+        self._programs: dict[tuple[Any, ...], Concrete] = {}
 
-    def evaluate(self) -> dict[str, float]:
-        """One pass over the data, in its order, with the weights that the trainer's model has now."""
-        self._totals.clear()
+    def evaluate(self, step: int, tensors: Mapping[str, np.ndarray]) -> EpochTotals:
+        """One pass over the data, in its order, with the weights of a snapshot that was taken after `step`.
+
+        What layers draw in it depends on the step alone, not on the evaluations before.
+        """
+        bound, seeds = self._mirrors[: len(self._names)], self._mirrors[len(self._names) :]
+        Binding(bound, [tensors[name] for name in self._names]).refresh()
+        for mirror, state in zip(seeds, seed_states(self._seed, step, NO_SHARD, len(seeds)), strict=True):
+            mirror._value.assign(state)
+        totals = EpochTotals([head.output for head in self._objective.losses], self._objective.metrics)
         for start in range(0, self._rows, self._batch_size):
             batch = self._batches.make(np.arange(start, min(start + self._batch_size, self._rows), dtype=np.int64))
-            arguments = tuple(map(tensors_of, (batch.inputs, batch.labels, batch.sample_weights)))
-            losses, counts = self._program(*arguments)
-            self._specs = self._specs or tf.nest.map_structure(tf.type_spec_from_value, arguments)
+            prepared = Prepared.of(batch)
+            losses, *counts = self._program(batch, prepared.tensors)(*prepared.tensors)
             named = zip(self._objective.metrics.tensors, counts, strict=True)
-            values = {tensor.name: np.asarray(count) for tensor, count in named}
-            self._totals.add({LOSS: np.asarray(losses), **values}, batch.samples)
-        return self._totals.values()
+            totals.add({LOSS: losses, **{tensor.name: count for tensor, count in named}}, batch.samples)
+        return totals
 
     def graph(self) -> bytes:
         """The evaluation's graph as a serialised `GraphDef`; empty if there was no evaluation."""
-        if not self._specs:
-            return b""
-        graph: bytes = self._program.get_concrete_function(*self._specs).graph.as_graph_def().SerializeToString()
-        return graph
+        for program in self._programs.values():
+            graph: bytes = program.function.graph.as_graph_def().SerializeToString()
+            return graph
+        return b""
 
-    def _batch(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, list[Any]]:
+    def _program(self, batch: Batch, tensors: Sequence[Any]) -> Concrete:
+        """Traced once for each kind of batch: the last may be shorter."""
+        kind = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+        if kind not in self._programs:
+            groups = [tuple(group) for group in (batch.inputs, batch.labels, batch.sample_weights)]
+
+            def run(*flat: Any) -> list[Any]:
+                remaining = iter(flat)
+                inputs, labels, weights = ({name: next(remaining) for name in group} for group in groups)
+                return self._batch(inputs, labels, weights)
+
+            traced = tf.function(run, autograph=False).get_concrete_function(*map(tf.type_spec_from_value, tensors))
+            own = self._variables.bound + self._variables.seeds
+            pairs = [(mine._value, mirror._value) for mine, mirror in zip(own, self._mirrors, strict=True)]
+            self._programs[kind] = Concrete(traced, instead=pairs)
+        return self._programs[kind]
+
+    def _batch(self, inputs: Any, labels: Any, weights: Any) -> list[Any]:
         model = self._objective.model
         outputs = unpack_outputs(model, model(pack_inputs(model, inputs), training=False))
         added = model.losses
@@ -55,4 +101,4 @@ class Evaluator:
             losses.append(tf.cast(tf.math.divide_no_nan(terms.numerator, terms.denominator), tf.float64))
         total = tf.add_n([loss * head.weight for loss, head in zip(losses, self._objective.losses, strict=True)])
         total += tf.add_n([tf.cast(loss, tf.float64) for loss in added]) if added else 0.0
-        return tf.stack([total, *losses]), self._objective.metrics.count(labels, outputs)
+        return [tf.stack([total, *losses]), *self._objective.metrics.count(labels, outputs)]

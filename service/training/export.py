@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 KERAS = "keras"
 SAVED_MODEL = "saved_model"
 
+EXPORT = "export"
+BEST = "export/best"
+"""Folders below the job's: of its model, and of the best evaluation's where that is another."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exports:
@@ -35,9 +39,9 @@ class Exports:
 
 
 def export_model(
-    model: keras.Model, storage: Storage, job_id: str, may_write: Callable[[], None] = lambda: None
+    model: keras.Model, storage: Storage, job_id: str, may_write: Callable[[], None] = lambda: None, to: str = EXPORT
 ) -> Exports:
-    """Writes jobs/<id>/export/model.keras and saved_model.tar, the latter with one folder saved_model in it.
+    """Writes jobs/<id>/<to>/model.keras and saved_model.tar, the latter with one folder saved_model in it.
 
     The SavedModel has the endpoint `serve` and the signature serving_default, in inference mode. A format that fails is
     a warning, and the other is still written.
@@ -58,7 +62,7 @@ def export_model(
     for name, write in writers.items():
         try:
             with tempfile.TemporaryDirectory(prefix=prefix) as folder, _temporary_files_in(folder):
-                write(model, Path(folder), storage, f"jobs/{job_id}/export", may_write)
+                write(model, Path(folder), storage, f"jobs/{job_id}/{to}", may_write)
             formats.append(name)
         except JobFailed:
             raise

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gradwire.errors import JobFailed
 from gradwire.telemetry import STEP_PHASES
 from service.training.average import MovingAverage
-from service.training.best import BestWeights
-from service.training.board import TRAIN, VALIDATION, Board
+from service.training.board import TRAIN, Board
 from service.training.changes import NO_ROWS, Changes, Rows
 from service.training.checkpoint import Checkpoint
-from service.training.evaluation import Evaluator
 from service.training.guard import Guard
+from service.training.milestones import Milestones, Moment
 from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
 from service.training.rounds import Contribution, Rounds
-from service.training.saver import Saver
-from service.training.stopping import Stopper
 from service.training.summation import StepSum, Summation
 from service.training.totals import EpochTotals
 from service.training.update import Update
@@ -62,28 +60,20 @@ class Loop:
     update: Update
     changes: Changes
     average: MovingAverage | None
-    best: BestWeights | None
     guard: Guard
     summation: Summation
     norm: GradientNorm
     board: Board
     totals: EpochTotals
-    evaluator: Evaluator | None
-    evaluate_every: int
-    stopper: Stopper
-    saver: Saver
+    milestones: Milestones
     reporter: Reporter
     step: int = 0
-    saved_step: int = 0
-    eval_metrics: dict[str, float] = field(default_factory=dict)
     phase_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEP_PHASES, 0.0))
     _phase_steps: int = 0
     _examples: int = 0
     _window_started: float = 0.0
     _reported_at: float = 0.0
-    _is_save_overdue: bool = False
     _told_skipped: int = 0
-    _saved_metrics: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Trains to the end, or to an early stop.
@@ -92,6 +82,13 @@ class Loop:
             JobFailed: a shard, the data, the numbers or the storage ended the job; the last checkpoint stays.
         """
         self._window_started = time.monotonic()
+        try:
+            self._run()
+        except JobFailed:
+            self.milestones.give_up()
+            raise
+
+    def _run(self) -> None:
         is_over = self._is_over
         if is_over:
             self._report()
@@ -109,8 +106,8 @@ class Loop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Takes the step and the epoch's totals of a checkpoint, whose tensors are restored already."""
-        self.step = self.saved_step = checkpoint.step
-        self.stopper.restore(checkpoint.totals["stopper"])
+        self.step = checkpoint.step
+        self.milestones.resume(checkpoint.step, checkpoint.totals)
         if "guard" in checkpoint.totals:
             self.guard.restore(checkpoint.totals["guard"])
             self._told_skipped = self.guard.skipped
@@ -118,14 +115,9 @@ class Loop:
         if is_within_epoch or self._is_over:
             self.totals.restore(checkpoint.totals)
 
-    def save_now(self) -> None:
-        """A checkpoint of the last committed step, off the usual times."""
-        if self.step and self.step != self.saved_step:
-            self._save({}, is_last=True)
-
     @property
     def _is_over(self) -> bool:
-        return self.step >= self.schedule.total_steps or self.stopper.is_over
+        return self.step >= self.schedule.total_steps or self.milestones.stopper.is_over
 
     def _begin(self) -> None:
         self.rounds.begin(self.step, self._shards(self.step), self.guard.scale)
@@ -155,26 +147,20 @@ class Loop:
         return Committed(contributions, gathered - started, summed - gathered, applied - summed)
 
     def _after_step(self) -> bool:
-        """Evaluates, saves and reports what is due; returns whether to stop early."""
-        is_epoch_end = self.schedule.is_last_of_epoch(self.step - 1)
-        is_last = self.step == self.schedule.total_steps
-        should_stop = False
-        is_evaluated = self.evaluator is not None and self._is_due(self.evaluate_every, is_epoch_end, is_last)
-        if is_evaluated:
-            self._evaluate()
-            should_stop = self.stopper.should_stop(self.eval_metrics)
-            if self.best is not None and self.stopper.has_improved:
-                self.best.take(self.step)
-        pause_s = self._epoch_pause_s if is_epoch_end else REPORT_S
-        if is_last or should_stop or time.monotonic() - self._reported_at > pause_s:
+        """Evaluates, reports and saves what is due; returns whether to stop early."""
+        now = Moment(
+            step=self.step,
+            epoch=self._epoch(),
+            is_epoch_end=self.schedule.is_last_of_epoch(self.step - 1),
+            is_last=self.step == self.schedule.total_steps,
+        )
+        should_stop = self.milestones.evaluate(now)
+        is_end = now.is_last or should_stop
+        pause_s = self._epoch_pause_s if now.is_epoch_end else REPORT_S
+        if is_end or time.monotonic() - self._reported_at > pause_s:
             self._report()
-        is_end = is_last or should_stop
-        is_overdue = self._is_save_overdue or self.saver.is_retry_due()
-        if is_overdue or self._is_due(self.saver.every_steps, is_epoch_end, is_end):
-            metrics = self.eval_metrics if is_evaluated else {} if self.evaluator else self.totals.values()
-            self._save(metrics, is_last=is_end)
-        self.saver.tell()
-        if is_epoch_end and not is_end:
+        self.milestones.save(now, is_end=is_end)
+        if now.is_epoch_end and not is_end:
             self.totals.clear()
         return should_stop
 
@@ -182,9 +168,6 @@ class Loop:
     def _epoch_pause_s(self) -> float:
         epochs = self.schedule.total_steps / self.schedule.steps_per_epoch
         return -1.0 if epochs <= TOLD_EPOCHS else EPOCH_REPORT_S
-
-    def _is_due(self, every_steps: int, is_epoch_end: bool, is_last: bool) -> bool:
-        return is_last or (self.step % every_steps == 0 if every_steps else is_epoch_end)
 
     def _shards(self, step: int) -> int:
         """How many of a step's shards have samples: all, but in a last batch that is not full."""
@@ -202,31 +185,6 @@ class Loop:
         norm = self.norm.look(total)
         if norm is not None and math.isfinite(norm):  # that of a skipped step is not
             self.reporter.meter.gradient_norm = norm
-
-    def _evaluate(self) -> None:
-        assert self.evaluator is not None  # the caller looked
-        self.reporter.update(phase="evaluating")
-        with self.weights.loaded():
-            self.eval_metrics = self.evaluator.evaluate()
-        self.reporter.update(phase="training", eval_metrics=self.eval_metrics, step=self.step, epoch=self._epoch())
-        self.reporter.emit("evaluation", f"evaluated after step {self.step}", metrics=self.eval_metrics)
-        self.board.curves(self.step, VALIDATION, self.eval_metrics)
-
-    def save_again(self) -> None:
-        """Another try of the last checkpoint, of the same state."""
-        self._save(self._saved_metrics, is_last=True)
-        self.saver.finish()
-
-    def _save(self, metrics: dict[str, float], *, is_last: bool) -> None:
-        self._saved_metrics = metrics
-        started = time.perf_counter()
-        totals = self.totals.arrays() | {"stopper": self.stopper.array(), "guard": self.guard.array()}
-        is_saved = self.saver.save(self.step, metrics, totals, is_last=is_last)
-        self._is_save_overdue = not is_saved
-        self.reporter.meter.saved(time.perf_counter() - started)
-        self.board.weights(self.step, self.weights.by_name, is_last=is_last)
-        if is_saved:
-            self.saved_step = self.step
 
     def _epoch(self) -> int:
         """From 1, as people count: the epoch of the last committed step."""

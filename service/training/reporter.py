@@ -26,7 +26,7 @@ class Reporter:
         self._snapshot = Snapshot()
 
     def emit(self, kind: EventKind, message: str, **values: Any) -> None:
-        """Adds an event; step, total and epoch are those of the snapshot."""
+        """Adds an event; what is not given is as in the snapshot."""
         with self._lock:
             self._cursor += 1
             now = self._snapshot
@@ -35,11 +35,9 @@ class Reporter:
                 time_s=time.time(),
                 kind=kind,
                 message=message,
-                step=now.step,
                 total_steps=now.total_steps,
-                epoch=now.epoch,
                 workers=now.workers,
-                **values,
+                **({"step": now.step, "epoch": now.epoch} | values),
             )
             self._events.append(event)
 

@@ -27,13 +27,13 @@ def best_step(existing: Sequence[Entry], mode: Mode) -> int | None:
     return min(ranked)[1] if ranked else None
 
 
-def to_delete(existing: Sequence[Entry], keep: int, mode: Mode) -> list[int]:
-    """The steps, ascending, that are neither among the last `keep` nor the best.
+def to_delete(existing: Sequence[Entry], keep: int, mode: Mode, best: int | None = None) -> list[int]:
+    """The steps, ascending, that are neither among the last `keep` nor the best, nor `best`, which somebody else found.
 
     Raises `ValueError` for a `keep` below 1: a job without any checkpoint could not go on.
     """
     if keep < 1:
         raise ValueError(f"keep is {keep}; at least 1 checkpoint stays")
     steps = sorted(entry.step for entry in existing)
-    best = best_step(existing, mode)
-    return [step for step in steps[:-keep] if step != best]
+    stay = {best, best_step(existing, mode)}
+    return [step for step in steps[:-keep] if step not in stay]

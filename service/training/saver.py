@@ -33,13 +33,24 @@ class Saved(Protocol):
         """Sets everything to a snapshot's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The state after a step, for an evaluation to read and for the writer; whoever does not need it releases it."""
+
+    step: int
+    tensors: Tensors
+    release: Callable[[], None]
+    is_live: bool = False
+    """Whether it is no copy: then no step may be committed until it is read."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Saver:
     """Belongs to the trainer's loop; the writer has a thread of its own."""
 
     writer: CheckpointWriter
     snapshots: Snapshots | None
-    """None where the state is too large to be copied: then `save` returns when all is written."""
+    """None where the state is too large to be copied: then `write` returns when all is written."""
     sources: tuple[Saved, ...]
     copy: Copy
     reporter: Reporter
@@ -52,51 +63,65 @@ class Saver:
     _saved_at_s: float = 0.0
     _last_trouble: str = ""
 
-    def save(
-        self, step: int, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray], *, is_last: bool = False
-    ) -> bool:
-        """Copies the state after `step` and hands it to the writer; False if there was no memory for it just now.
+    def hold(self, step: int) -> Held:
+        """Copies the state after `step`; waits until there is memory. Nobody else may write the state meanwhile.
 
-        Nobody else may write the state meanwhile. A snapshot that still waits to be written is replaced by this one.
-        With `is_last`, which nothing may replace, it waits until there is memory.
+        A snapshot that waits to be written, and may be replaced, is given up for it.
 
         Raises:
-            JobFailed: as `tell`; code `memory_full`.
+            JobFailed: there is no memory at all (code `memory_full`).
+        """
+        held = self._held(step, waits=True)
+        assert held is not None  # it has waited
+        return held
+
+    def try_to_hold(self, step: int) -> Held | None:
+        """As `hold`; None if there is no memory just now, or if what waits to be written must not be replaced."""
+        return None if self.writer.is_reserved else self._held(step, waits=False)
+
+    def write(
+        self, held: Held, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray], *, is_last: bool = False,
+        is_best: bool = False, best_step: int = 0,
+    ) -> bool:  # fmt: skip
+        """Hands a snapshot to the writer; returns whether it will be written.
+
+        A snapshot that still waits to be written is replaced by this one, but not the last of all (`is_last`), and that
+        of the best evaluation (`is_best`) only by that of a better one.
+
+        Raises:
+            JobFailed: as `tell`.
         """
         self.tell()
-        tensors, release = self._copied(waits=is_last)
-        if tensors is None:
-            return False
         self._saved_at_s = self.clock()
         checkpoint = Checkpoint(
-            step=step,
+            step=held.step,
             generation=self.generation,
             spec_digest=self.spec_digest,
             fingerprint=self.fingerprint,
             metrics=dict(metrics),
             totals=dict(totals),
-            tensors=tensors,
+            tensors=held.tensors,
+            best_step=best_step,
         )
-        self.writer.submit(checkpoint, is_forced=is_last, release=release)
-        if self.snapshots is None:
+        is_taken = self.writer.submit(checkpoint, is_forced=is_last, is_best=is_best, release=held.release)
+        if held.is_live:
             with contextlib.suppress(JobFailed):  # `tell` has it from the status
                 self.writer.flush()
-        return True
+        return is_taken
 
-    def _copied(self, *, waits: bool) -> tuple[Tensors | None, Callable[[], None]]:
-        """The state, None without memory for it just now; and what is to be called when it is not needed any more."""
+    def _held(self, step: int, *, waits: bool) -> Held | None:
         snapshots = self.snapshots
         if snapshots is None:
-            return views_of(self.sources), lambda: None
+            return Held(step, views_of(self.sources), lambda: None, is_live=True)
         free = snapshots.take()
         if free is None and self.writer.retract():
             free = snapshots.take()
         tensors = snapshots.take(waits=True) if free is None and waits else free
         if tensors is None:
-            return None, lambda: None
+            return None
         for source in self.sources:
             source.copy_into(tensors, self.copy)
-        return tensors, lambda: snapshots.give_back(tensors)
+        return Held(step, tensors, lambda: snapshots.give_back(tensors))
 
     @property
     def is_stored(self) -> bool:

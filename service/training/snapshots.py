@@ -14,6 +14,8 @@ from workers.layout import Layout
 
 MAX_BUFFERS = 2
 """One that is being written and one that waits."""
+EVALUATED = 1
+"""One more where evaluations read them."""
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -21,13 +23,17 @@ Tensors = Mapping[str, np.ndarray]
 class Snapshots:
     """Buffers of one layout. The loop takes them; whoever has written a snapshot gives its buffer back.
 
-    Each is made once, in a thread: the first at once, while the trainer waits for its workers; the second, with the
+    Each is made once, in a thread: the first at once, while the trainer waits for its workers; another, with the
     lowest priority, when one was wanted and none was free. A job whose checkpoints are written before the next one is
     due never comes to that.
+
+    Args:
+        most: so many buffers at most.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, most: int = MAX_BUFFERS) -> None:
         self._layout = layout
+        self._most = most
         self._changed = Condition()
         self._free: list[Tensors] = []
         self._made = 0
@@ -63,7 +69,7 @@ class Snapshots:
         return bool(self._fault) and not self._made
 
     def _ask_for_one(self) -> None:
-        if self._made == MAX_BUFFERS or self._is_making or self._fault:
+        if self._made == self._most or self._is_making or self._fault:
             return
         self._is_making = True
         Thread(target=self._make, name="snapshot-memory", daemon=True).start()

@@ -9,8 +9,7 @@ from typing import Self
 from gradwire.assignment import Assignment
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
-from service.training.average import MovingAverage
-from service.training.best import BestWeights
+from service.training.average import AVERAGE, MovingAverage, averaged
 from service.training.blocks import Blocks
 from service.training.checkpoint import Checkpoint
 from service.training.evaluation import Evaluator
@@ -19,7 +18,7 @@ from service.training.groups import Groups
 from service.training.in_place import is_too_large
 from service.training.reporter import Reporter
 from service.training.saver import Saved
-from service.training.snapshots import Snapshots
+from service.training.snapshots import EVALUATED, MAX_BUFFERS, Snapshots
 from service.training.stopping import require_metric
 from service.training.totals import EpochTotals
 from service.training.update import Update, make_update
@@ -37,6 +36,9 @@ from workers.variables import ModelVariables
 MAX_SHOWN = 10
 """Layers in a message."""
 
+SHOWN = ("weights", "state")
+"""Groups of a checkpoint's tensors that make up a model."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainee:
@@ -47,7 +49,6 @@ class Trainee:
     variables: ModelVariables
     update: Update
     average: MovingAverage | None
-    best: BestWeights | None
     weights: Weights
     saved: tuple[Saved, ...]
     """All of these that a checkpoint holds."""
@@ -76,20 +77,29 @@ class Trainee:
         update = make_update(make, groups, variables, weights, blocks, is_lazy=training.sparse == "lazy")
         reporter.update(total_steps=rows.schedule.total_steps)
         average = MovingAverage.of(training, variables, weights, blocks)
-        best = BestWeights.of(training, variables, weights, average, blocks)
-        saved = tuple(part for part in (weights, update, average, best) if part is not None)
+        saved = tuple(part for part in (weights, update, average) if part is not None)
         return cls(
             rows=rows,
             objective=objective,
             variables=variables,
             update=update,
             average=average,
-            best=best,
             weights=weights,
             saved=saved,
-            snapshots=_snapshots(saved, reporter),
-            evaluator=_evaluator(spec, rows, objective),
+            snapshots=_snapshots(saved, reporter, most=MAX_BUFFERS + (EVALUATED if rows.validation is not None else 0)),
+            evaluator=_evaluator(spec, rows, objective, variables, is_averaged=average is not None),
         )
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The groups of a checkpoint's tensors that evaluations and exports take."""
+        return (*SHOWN, *[AVERAGE] * (self.average is not None))
+
+    def show(self, checkpoint: Checkpoint) -> None:
+        """Sets what evaluations and exports take to a checkpoint's tensors; nothing is trained after that."""
+        for part in (self.weights, self.average):
+            if part is not None:
+                part.restore(checkpoint.tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Sets everything to a checkpoint's tensors."""
@@ -97,21 +107,31 @@ class Trainee:
             part.restore(checkpoint.tensors)
 
 
-def _evaluator(spec: JobSpec, rows: Rows, objective: Objective) -> Evaluator | None:
+def _evaluator(
+    spec: JobSpec, rows: Rows, objective: Objective, variables: ModelVariables, *, is_averaged: bool
+) -> Evaluator | None:
     if rows.validation is None:
         return None
-    batches = rows.batches(rows.validation, objective.heads, input_dtypes(objective))
-    # What a worker cannot hold at once, the trainer need not either.
-    batch_size = -(-spec.training.global_batch // spec.training.accumulation)
-    return Evaluator(objective, batches, rows.validation.rows, batch_size)
+    trained = [averaged(path) for path in variables.trained_paths] if is_averaged else []
+    return Evaluator(
+        objective,
+        variables,
+        [*trained, *variables.names[len(trained) :]],
+        rows.batches(rows.validation, objective.heads, input_dtypes(objective)),
+        rows.validation.rows,
+        # What a worker cannot hold at once, the trainer need not either.
+        -(-spec.training.global_batch // spec.training.accumulation),
+        spec.training.seed,
+    )
 
 
-def _snapshots(saved: tuple[Saved, ...], reporter: Reporter) -> Snapshots | None:
+def _snapshots(saved: tuple[Saved, ...], reporter: Reporter, most: int) -> Snapshots | None:
     state = Layout.of(tensor for part in saved for tensor in part.layout.tensors)
     if is_too_large(state.total_bytes, Room.now()):
-        reporter.emit("warning", "the state is too large to be copied: steps wait for each checkpoint")
+        message = "the state is too large to be copied: steps wait for each checkpoint and each evaluation"
+        reporter.emit("warning", message)
         return None
-    return Snapshots(state)
+    return Snapshots(state, most)
 
 
 def _warn_of_precision(objective: Objective, policy: str, reporter: Reporter) -> None:

@@ -130,12 +130,21 @@ class Trainer:
         try:
             loop = self._assembly.loop(trainee, rounds, writer, restored, terms)
             self._run(loop, trainee)
-            delivery = Delivery(
-                self._assignment.job_id, self._storage, self._fence, self._reporter, self._requests.wait
-            )  # fmt: skip
-            delivery.deliver(loop, trainee)
+            self._delivery(folder).deliver(loop, trainee)
         finally:
             writer.close()
+
+    def _delivery(self, folder: CheckpointFolder) -> Delivery:
+        rule = self._spec.training.early_stopping
+        return Delivery(
+            job_id=self._assignment.job_id,
+            storage=self._storage,
+            checkpoints=folder,
+            fence=self._fence,
+            reporter=self._reporter,
+            restores_best=rule is not None and rule.restore_best,
+            wait=self._requests.wait,
+        )
 
     def _restore(self, folder: CheckpointFolder, trainee: Trainee) -> Checkpoint | None:
         found = folder.restore_latest()
@@ -176,14 +185,14 @@ class Trainer:
         try:
             loop.run()
         except Cancelled:
-            loop.save_now()
+            loop.milestones.save_now(loop.step)
             raise
         finally:
             self._reporter.update(phase="writing the last checkpoint")
             digest = weights_digest(*trainee.weights.by_kind())
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
             loop.board.close(trainee.evaluator.graph() if trainee.evaluator is not None else b"")
-            loop.saver.finish()
+            loop.milestones.saver.finish()
 
     def _interrupt(self, rounds: Rounds) -> None:
         self._requests.comply(rounds)

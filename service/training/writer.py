@@ -49,7 +49,12 @@ class WriterStatus:
 class _Item:
     checkpoint: Checkpoint
     is_forced: bool
+    is_best: bool
     release: Callable[[], None] = field(repr=False)
+
+    def gives_way_to(self, other: _Item) -> bool:
+        """Whether the other may be written instead of this one, which waits."""
+        return not self.is_forced and (other.is_best or not self.is_best)
 
 
 class CheckpointWriter:
@@ -83,19 +88,21 @@ class CheckpointWriter:
         self._thread.start()
 
     def submit(
-        self, checkpoint: Checkpoint, *, is_forced: bool = False, release: Callable[[], None] = lambda: None
-    ) -> bool:
+        self, checkpoint: Checkpoint, *, is_forced: bool = False, is_best: bool = False,
+        release: Callable[[], None] = lambda: None,
+    ) -> bool:  # fmt: skip
         """Hands over a snapshot whose arrays nobody else writes to; says whether it will be written.
 
-        It replaces one that waits. A forced one is not replaced: a forced one after it waits here until there is room,
-        and an ordinary one after it is not taken. Nothing is taken after `close`. `release` is called once, as soon as
-        the arrays are not needed any more, whatever became of them.
+        It replaces one that waits. A forced one is not replaced, and that of the best evaluation only by that of a
+        better one: a forced one after them waits here until there is room, and an ordinary one after them is not taken.
+        Nothing is taken after `close`. `release` is called once, as soon as the arrays are not needed any more,
+        whatever became of them.
         """
-        item = _Item(checkpoint=checkpoint, is_forced=is_forced, release=release)
+        item = _Item(checkpoint=checkpoint, is_forced=is_forced, is_best=is_best, release=release)
         with self._changed:
             if is_forced:
-                self._changed.wait_for(lambda: self._waiting is None or not self._waiting.is_forced)
-            is_taken = not self._is_closed and (self._waiting is None or not self._waiting.is_forced)
+                self._changed.wait_for(lambda: self._waiting is None or self._waiting.gives_way_to(item))
+            is_taken = not self._is_closed and (self._waiting is None or self._waiting.gives_way_to(item))
             unwanted: _Item | None = item
             if is_taken:
                 unwanted, self._waiting = self._waiting, item
@@ -104,10 +111,16 @@ class CheckpointWriter:
             unwanted.release()
         return is_taken
 
+    @property
+    def is_reserved(self) -> bool:
+        """Whether one waits that an ordinary one cannot replace; false at any time from now on."""
+        waiting = self._waiting
+        return waiting is not None and (waiting.is_forced or waiting.is_best)
+
     def retract(self) -> bool:
-        """Gives up the snapshot that waits, if there is one and it was not forced; says whether it did."""
+        """Gives up the snapshot that waits, if there is an ordinary one; says whether it did."""
         with self._changed:
-            if self._waiting is None or self._waiting.is_forced:
+            if self._waiting is None or self._waiting.is_forced or self._waiting.is_best:
                 return False
             item, self._waiting = self._waiting, None
             self._changed.notify_all()
@@ -187,13 +200,19 @@ class CheckpointWriter:
             written_at_s=time.time(),
             count=before.count + 1,
             failures=failures,
-            warning=self._prune(checkpoint.generation),
+            warning=self._prune(checkpoint),
         )
 
-    def _prune(self, generation: int) -> str:
+    def _prune(self, checkpoint: Checkpoint) -> str:
         """Removes surplus checkpoints; a sentence if that failed, since the new checkpoint is written all the same."""
         try:
-            self._folder.prune(generation=generation, keep=self._keep, monitor=self._monitor, mode=self._mode)
+            self._folder.prune(
+                generation=checkpoint.generation,
+                keep=self._keep,
+                monitor=self._monitor,
+                mode=self._mode,
+                best=checkpoint.best_step or None,
+            )
         except JobFailed as error:
             return error.message
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -19,8 +20,9 @@ from service.training.in_place import is_too_large
 from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.saver import Saver
-from service.training.snapshots import MAX_BUFFERS, Snapshots
+from service.training.snapshots import EVALUATED, MAX_BUFFERS, Snapshots
 from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
+from tests.unit.checkpoints import checkpoint
 from workers.exchange.room import Room
 from workers.layout import Layout, Tensor
 
@@ -69,9 +71,14 @@ class Bench:
             spec_digest="", generation=1, fingerprint={}, every_steps=1,
         )  # fmt: skip
 
-    def save(self, step: int, *, is_last: bool = False) -> bool:
+    def save(self, step: int, *, is_last: bool = False, is_best: bool = False) -> bool:
         self.state.value = step
-        return self.saver.save(step, {}, {}, is_last=is_last)
+        return self.saved(step, is_last=is_last, is_best=is_best)
+
+    def saved(self, step: int, *, is_last: bool = False, is_best: bool = False) -> bool:
+        """Saves the state as it is."""
+        held = self.saver.hold(step) if is_last or is_best else self.saver.try_to_hold(step)
+        return held is not None and self.saver.write(held, {}, {}, is_last=is_last, is_best=is_best, best_step=step)
 
     def wait_for_memory(self) -> None:
         tensors = self.snapshots.take(waits=True)
@@ -121,6 +128,33 @@ def test_the_loop_never_waits_and_the_newest_snapshot_replaces_the_one_that_wait
     assert bench.progress().snapshot.checkpoint_step == 5
 
 
+def test_the_best_evaluation_s_snapshot_gives_way_to_a_better_one_only(bench: Bench) -> None:
+    bench.snapshots = bench.saver.snapshots = Snapshots(LAYOUT, MAX_BUFFERS + EVALUATED)
+    bench.wait_for_memory()
+    assert bench.save(1)
+    assert bench.folder.has_begun.wait(WAIT_S)
+    assert bench.save(2, is_best=True)
+    assert not bench.save(3), "it would replace the best one's"
+    assert bench.save(4, is_best=True)
+    last = Thread(target=lambda: bench.save(5, is_last=True))
+    last.start()
+    bench.folder.may_write.set()
+    last.join(WAIT_S)
+    bench.saver.finish()
+    assert values(bench.folder) == {1: [1], 4: [4], 5: [5]}
+
+
+def test_the_checkpoint_of_the_best_evaluation_stays(bench: Bench) -> None:
+    bench.folder.may_write.set()
+    bench.wait_for_memory()
+    writer = CheckpointWriter(bench.folder, keep=1, monitor="loss", mode="min")
+    for step in (1, 2, 3):
+        writer.submit(replace(checkpoint(step), best_step=min(step, 2)))
+        writer.flush(WAIT_S)
+    writer.close()
+    assert bench.folder.steps() == [2, 3]
+
+
 def test_the_last_snapshot_waits_for_memory_and_is_not_lost(bench: Bench) -> None:
     bench.wait_for_memory()
     assert bench.save(1)
@@ -141,7 +175,7 @@ def test_a_state_that_is_not_finite_ends_the_job_and_the_checkpoint_before_stays
     bench.writer.flush(WAIT_S)
     bench.state.value = float("nan")
     with np.errstate(invalid="ignore"):
-        assert bench.saver.save(2, {}, {})
+        assert bench.saved(2)
     if is_seen_by != "finish":
         with pytest.raises(JobFailed):
             bench.writer.flush(WAIT_S)
@@ -232,7 +266,7 @@ def test_a_state_too_large_to_be_copied_is_written_from_where_it_lies(bench: Ben
     bench.folder.may_write.set()
     for step in range(1, 4):
         parts.w[...] = parts.count = step
-        assert bench.saver.save(step, {}, {})
+        assert bench.saved(step)
         assert bench.folder.steps()[-1] == step, "it is written when the loop goes on"
     assert values(bench.folder) == {step: [step] for step in range(1, 4)}
 

@@ -34,6 +34,7 @@ def test_a_new_job_prints_every_field_with_its_zero() -> None:
         "epoch": 0,
         "metrics": {},
         "evalMetrics": {},
+        "best": None,
         "finite": True,
         "examplesPerSecond": 0.0,
         "phaseMs": {},

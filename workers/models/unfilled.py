@@ -28,7 +28,7 @@ def unfilled() -> Iterator[None]:
     fill = Variable._initialize_with_initializer
 
     def initialize(variable: Any, initializer: Any) -> None:
-        zeros = _zeros(variable._shape, str(variable._dtype))
+        zeros = untouched(variable._shape, str(variable._dtype))
         if zeros is None:
             fill(variable, initializer)
         else:
@@ -41,8 +41,8 @@ def unfilled() -> Iterator[None]:
         Variable._initialize_with_initializer = fill
 
 
-def _zeros(shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
-    """None for what is small, or has no such memory."""
+def untouched(shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
+    """Zeros that take no memory yet; None for what is small, or has no such memory."""
     try:
         kind = numpy_dtype(dtype)
     except TypeError:

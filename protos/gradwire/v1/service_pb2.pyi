@@ -161,6 +161,7 @@ class Job(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     WANTED_WORKERS_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     state: Global___JobState.ValueType
@@ -218,6 +219,10 @@ class Job(_message.Message):
     def fingerprint(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the bits of the result depend on besides the spec: versions, instruction set, threads."""
 
+    @_builtins.property
+    def best(self) -> Global___BestEvaluation:
+        """Not set before the first evaluation."""
+
     def __init__(
         self,
         *,
@@ -248,14 +253,50 @@ class Job(_message.Message):
         fingerprint: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cursor: _builtins.int = ...,
         wanted_workers: _builtins.int = ...,
+        best: Global___BestEvaluation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "spec", b"spec", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "spec", b"spec", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_step", b"checkpoint_step", "created_at", b"created_at", "cursor", b"cursor", "epoch", b"epoch", "error", b"error", "eval_metrics", b"eval_metrics", "examples_per_second", b"examples_per_second", "exports", b"exports", "fingerprint", b"fingerprint", "finished_at", b"finished_at", "finite", b"finite", "generation", b"generation", "id", b"id", "metrics", b"metrics", "name", b"name", "phase_ms", b"phase_ms", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "step", b"step", "total_steps", b"total_steps", "wanted_workers", b"wanted_workers", "weights_digest", b"weights_digest", "weights_digest_step", b"weights_digest_step", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "checkpoint_step", b"checkpoint_step", "created_at", b"created_at", "cursor", b"cursor", "epoch", b"epoch", "error", b"error", "eval_metrics", b"eval_metrics", "examples_per_second", b"examples_per_second", "exports", b"exports", "fingerprint", b"fingerprint", "finished_at", b"finished_at", "finite", b"finite", "generation", b"generation", "id", b"id", "metrics", b"metrics", "name", b"name", "phase_ms", b"phase_ms", "spec", b"spec", "spec_digest", b"spec_digest", "started_at", b"started_at", "state", b"state", "state_reason", b"state_reason", "step", b"step", "total_steps", b"total_steps", "wanted_workers", b"wanted_workers", "weights_digest", b"weights_digest", "weights_digest_step", b"weights_digest_step", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class BestEvaluation(_message.Message):
+    """The best evaluation so far, whose checkpoint stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EXPORTS_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Steps that were committed before it."""
+    metric: _builtins.str
+    """The metric that decides it, and its value."""
+    value: _builtins.float
+    @_builtins.property
+    def exports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Formats that DownloadArtifact has of its weights, as export/best/FORMAT; empty before the job's end."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        metric: _builtins.str = ...,
+        value: _builtins.float = ...,
+        exports: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exports", b"exports", "metric", b"metric", "step", b"step", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BestEvaluation: _TypeAlias = BestEvaluation  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
