@@ -11,6 +11,7 @@ import pytest
 from gradwire.packing import pack
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
+from service.training.checkpoint import CheckpointFolder
 from tests.integration.cases import convolutional, spec_of, write_npz
 from tests.integration.lab import Result, lab, run
 
@@ -102,8 +103,8 @@ def test_a_trainer_killed_beside_an_evaluation_evaluates_that_step_again(folder:
     (folder / "open").touch()
     whole = run(spec(folder, "open", **options), folder, 1)
     with lab(spec(folder, "gate-killed", **options), folder, workers=1, job_id="killedbeside") as job:
-        job.wait_for(lambda progress: progress.telemetry.step == 2 * EVERY)
-        job.wait_for(lambda progress: progress.snapshot.checkpoint_step == 3)
+        stored = CheckpointFolder(Storage(str(folder / "storage")), "killedbeside")
+        job.wait_for(lambda progress: progress.telemetry.step == 2 * EVERY and stored.steps() == [3])
         assert job.trainer is not None
         job.trainer.process.kill()
         job.trainer.process.join(10)

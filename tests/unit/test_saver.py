@@ -149,7 +149,7 @@ def test_the_checkpoint_of_the_best_evaluation_stays(bench: Bench) -> None:
     bench.wait_for_memory()
     writer = CheckpointWriter(bench.folder, keep=1, monitor="loss", mode="min")
     for step in (1, 2, 3):
-        writer.submit(replace(checkpoint(step), best_step=min(step, 2)))
+        writer.submit(replace(checkpoint(step, loss=1 / step), best_step=min(step, 2)))
         writer.flush(WAIT_S)
     writer.close()
     assert bench.folder.steps() == [2, 3]
