@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import ssl
@@ -84,7 +85,7 @@ def read_config(text: str) -> ServiceConfig:
         listen=listen,
         metrics=metrics,
         state=_state(given.get("state")),
-        ray=given.get("ray"),
+        ray=_ray(given.get("ray")),
         data_root=_data_root(given.get("data_root")),
         allow_code=given.get("allow_code", False),
         trust=_trust(given.get("trust", [])),
@@ -176,6 +177,16 @@ def _state(text: str | None) -> Path:
     except OSError as error:
         raise WrongSetting("--state", f"{path} cannot be written: {error.strerror}; name another folder") from error
     return path
+
+
+def _ray(address: str | None) -> str | None:
+    if address is None and importlib.util.find_spec("tensorflow") is None:  # which this process never imports
+        raise WrongSetting(
+            "--ray",
+            "is needed, since TensorFlow is not installed here: give HOST:PORT of a Ray cluster whose nodes have it, "
+            "or install gradwire[service,compute]",
+        )
+    return address
 
 
 def _data_root(text: str | None) -> Path | None:

@@ -105,3 +105,10 @@ def test_a_port_that_is_taken_and_one_that_nobody_can_have() -> None:
 
 def test_the_probe_leaves_nothing_in_the_state_folder(tmp_path: Path) -> None:
     assert os.listdir(read(tmp_path).state) == []
+
+
+def test_without_tensorflow_a_cluster_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(WrongSetting, match="--ray: is needed, since TensorFlow is not installed here"):
+        read(tmp_path)
+    assert read(tmp_path, ray="10.0.0.5:6379").ray == "10.0.0.5:6379"
