@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from gradwire import parse
-from gradwire.progress import Outcome, Snapshot
+from gradwire.progress import Best, Outcome, Snapshot
 from gradwire.spec.job import JobSpec
 from gradwire.storage import CHUNK_BYTES, Storage
 from protos.gradwire.v1.service_pb2_grpc import JobServiceStub
@@ -74,12 +74,12 @@ class Served:
         with grpc.insecure_channel(self.address) as channel:
             yield JobServiceStub(channel)
 
-    def finish(self, job_id: str) -> None:
+    def finish(self, job_id: str, best: Best | None = None) -> None:
         """Lets the job's trainer come up, take a step and end."""
         wait_until(lambda: bool(self.engine.trainers))
         trainer = self.engine.trainers[-1]
         assert trainer.assignment.job_id == job_id
-        trainer.snapshot = Snapshot(is_running=True, step=3, total_steps=3, metrics={"loss": float("nan")})
+        trainer.snapshot = Snapshot(is_running=True, step=3, total_steps=3, metrics={"loss": float("nan")}, best=best)
         trainer.emit("progress", "step 3 of 3")
         trainer.address = "/dev/shm/x"
         trainer.end = Outcome(state="SUCCEEDED")

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from gradwire.client import Client
 from gradwire.errors import AlreadyExists, Exhausted, InvalidSpec, NotFound, NotPossible, Unsupported
+from gradwire.progress import Best
 from gradwire.spec.job import FileRef
 from gradwire.spec.wire import to_proto
 from gradwire.storage import CHUNK_BYTES
@@ -269,6 +270,23 @@ def test_files_of_a_job(served: Served, client: Client, tmp_path: Path) -> None:
     for wrong in ("f" * 64, "../jobs"):
         with pytest.raises(NotFound, match="no artifact"):
             client.download(wrong, None, tmp_path / "x")
+
+
+def test_the_best_evaluation_s_weights_are_the_job_s_own_where_no_others_lie(
+    served: Served, client: Client, tmp_path: Path
+) -> None:
+    served.supervisor.engine_started()
+    job = client.submit(job_spec())
+    served.finish(job.id, Best(2, "loss", 0.5, ("keras",)))
+    assert list(client.watch(job))[-1].state == pb.JOB_STATE_SUCCEEDED
+    served.storage.write(f"jobs/{job.id}/export/model.keras", b"last")
+    assert client.get(job.id).best == pb.BestEvaluation(step=2, metric="loss", value=0.5, exports=["keras"])
+    assert client.download(job, "export/best/keras", tmp_path / "best").read_bytes() == b"last"
+    served.storage.write(f"jobs/{job.id}/export/best/model.keras", b"best")
+    assert client.download(job, "export/best/keras", tmp_path / "best").read_bytes() == b"best"
+    served.storage.write(f"jobs/{job.id}/export/saved_model.tar", b"last")
+    with pytest.raises(NotFound, match="has no export/best/saved_model"):
+        client.download(job, "export/best/saved_model", tmp_path / "x")
 
 
 def test_transfers_have_a_bound(served: Served, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

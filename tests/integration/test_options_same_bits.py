@@ -150,12 +150,13 @@ def test_the_moving_average_is_what_is_evaluated_and_exported(optimizer: str, fo
     assert result.digest
 
 
-@pytest.mark.parametrize("average", [None, {"momentum": 0.5}])
-def test_the_best_evaluation_is_exported_also_by_a_later_start(average: Any, folder: Path) -> None:
-    """The first evaluation is the best, since nothing improves by so much."""
-    kind = "average" if average else "plain"
-    rule = {"patience": 2, "minDelta": 1e6, "restoreBest": True}
-    training = {"evaluateEvery": 2, "earlyStopping": rule, "movingAverage": average}
+@pytest.mark.parametrize(("average", "restores"), [(None, True), ({"momentum": 0.5}, True), (None, False)])
+def test_the_best_evaluation_is_exported_also_by_a_later_start(average: Any, restores: bool, folder: Path) -> None:
+    """The first evaluation is the best, since nothing improves by so much; its checkpoint stays though one is kept."""
+    kind = ("average" if average else "plain") + ("restored" if restores else "beside")
+    rule = {"patience": 2, "minDelta": 1e6, "restoreBest": restores}
+    checkpoint = {"everySteps": 1, "keep": 1}
+    training = {"evaluateEvery": 2, "earlyStopping": rule, "movingAverage": average, "checkpoint": checkpoint}
 
     def spec_with(**options: Any) -> JobSpec:
         return spec_of(case_of(""), "server:convolutional.npz", training={**training, **options}, validation=0.25)
@@ -167,7 +168,12 @@ def test_the_best_evaluation_is_exported_also_by_a_later_start(average: Any, fol
         result = run(spec, folder, 1, job_id=f"best{kind}", generation=generation)
         assert result.outcome.state == "SUCCEEDED", result.outcome.error
         assert result.progress.snapshot.step == 6
-        model = keras.models.load_model(folder / f"storage/jobs/best{kind}/export/model.keras", compile=False)
+        best = result.progress.snapshot.best
+        assert best is not None and best.step == 2 and best.exports == ("keras", "saved_model")
+        assert CheckpointFolder(Storage(str(folder / "storage")), f"best{kind}").steps() == [2, 6]
+        export = folder / f"storage/jobs/best{kind}/export"
+        assert (export / "best").exists() != restores
+        model = keras.models.load_model(export / ("" if restores else "best") / "model.keras", compile=False)
         values = {variable.path: np.asarray(variable).tobytes() for variable in model.variables}
         trained = {name.removeprefix("average/" if average else "weights/"): value for name, value in wanted.items()}
         for variable in model.trainable_variables:

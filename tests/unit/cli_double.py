@@ -30,6 +30,7 @@ def make_job(state: str = "SUCCEEDED") -> pb.Job:
         cursor=8,
         metrics={"loss": 0.25, "digit_accuracy": 0.9912},
         eval_metrics={"loss": 0.5, "digit_accuracy": 0.9805},
+        best=pb.BestEvaluation(step=12, metric="digit_accuracy", value=0.985),
         phase_ms={"data": 0.4, "compute": 18.2, "exchange": 3.1, "sum": 0.6, "apply": 4.3},
     )
     job.workers.add(id="w0", pid=1200, node="10.0.0.4", state="READY", phase="compute", transport="shared_memory")

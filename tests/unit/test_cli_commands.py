@@ -208,7 +208,17 @@ def test_show_tells_why_a_job_failed(client: type[ClientDouble]) -> None:
 
 def test_show_tells_metrics_workers_and_where_time_went() -> None:
     shown = run("show", "3f2a").stdout
-    for text in ("99.12 %", "98.05 %", "4,210 examples/s", "1201", "shared_memory", "18.2 ms", "68 %", "saved_model"):
+    for text in (
+        "99.12 %",
+        "98.05 %",
+        "digit_accuracy 98.50 % after step 12",
+        "4,210 examples/s",
+        "1201",
+        "shared_memory",
+        "18.2 ms",
+        "68 %",
+        "saved_model",
+    ):
         assert text in shown
 
 

@@ -7,10 +7,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from gradwire.cli.export import export_model
+from gradwire.cli.main import main
 from gradwire.errors import GradwireError
-from tests.unit.cli_double import JOB_ID, ClientDouble, saved_model_tar
+from protos.gradwire.v1 import service_pb2 as pb
+from tests.unit.cli_double import JOB_ID, ClientDouble, make_job, saved_model_tar
 
 
 @pytest.fixture
@@ -62,6 +65,29 @@ def test_curves_for_tensorboard_replace_older_ones_and_no_other_folder(client: C
     (tmp_path / "other" / "tensorboard").mkdir(parents=True)
     with pytest.raises(FileExistsError, match="no folder of TensorBoard's"):
         export_model(client, JOB_ID, tmp_path / "other", "tensorboard")  # type: ignore[arg-type]
+
+
+def exported(client: ClientDouble, job: pb.Job, *options: str) -> Result:
+    client.script["job"] = job
+    return CliRunner().invoke(main, ["export", JOB_ID[:4], "--to", "out", *options])
+
+
+def test_the_best_evaluation_s_weights_are_asked_for_by_their_own_name(
+    client: ClientDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradwire.client.Client", ClientDouble)
+    monkeypatch.chdir(tmp_path)
+    job = make_job()
+    job.best.CopyFrom(pb.BestEvaluation(step=12, metric="loss", value=0.5, exports=["keras"]))
+    assert exported(client, job, "--best", "--format", "keras").exit_code == 0
+    assert ("download", "export/best/keras") in client.calls
+    lacking = exported(client, job, "--best", "--format", "saved_model")
+    assert lacking.exit_code == 2 and "has no export saved_model" in lacking.stderr
+    assert exported(client, job, "--best", "--format", "tensorboard").exit_code == 2
+    job.ClearField("best")
+    job.finished_at.FromSeconds(1)
+    never = exported(client, job, "--best")
+    assert never.exit_code == 2 and "was never evaluated" in never.stderr
 
 
 def link_tar() -> bytes:
