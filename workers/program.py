@@ -296,11 +296,6 @@ def _change(variable: keras.Variable, new: Any, share: Any, first: Any) -> Any:
     )
 
 
-def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """TensorFlow's copies of named arrays."""
-    return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
-
-
 def _arrays(batch: Batch) -> list[np.ndarray]:
     return [*batch.inputs.values(), *batch.labels.values(), *batch.sample_weights.values()]
 

@@ -27,8 +27,11 @@ class Recorder:
         if event.kind == "progress" and event.metrics:
             self._training[event.epoch] = dict(sorted(event.metrics.items()))
         elif event.kind == "evaluation":
-            self._validation[event.epoch] = {f"val_{name}": value for name, value in sorted(event.metrics.items())}
-            return  # it comes before the epoch's own last numbers, and is shown after them
+            values = {f"val_{name}": value for name, value in sorted(event.metrics.items())}
+            self._validation[event.epoch] = values
+            if self._verbose and event.epoch < self._shown:  # training went on meanwhile
+                print(f"\nEpoch {event.epoch}: {' - '.join(f'{name}: {value:.4f}' for name, value in values.items())}")
+            return  # else it is shown at the end of its epoch's bar
         elif event.kind == "warning" and self._verbose:
             print(f"\nwarning: {event.message}")
             return

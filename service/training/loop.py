@@ -160,6 +160,7 @@ class Loop:
         if is_end or time.monotonic() - self._reported_at > pause_s:
             self._report()
         self.milestones.save(now, is_end=is_end)
+        self.board.weights(self.step, self.weights.by_name, is_last=is_end)
         if now.is_epoch_end and not is_end:
             self.totals.clear()
         return should_stop

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradwire.errors import JobFailed
 from service.training.priority import take_what_is_left
+from workers.exchange.room import Room
 from workers.layout import Layout
 
 MAX_BUFFERS = 2
@@ -26,6 +27,8 @@ class Snapshots:
     Each is made once, in a thread: the first at once, while the trainer waits for its workers; another, with the
     lowest priority, when one was wanted and none was free. A job whose checkpoints are written before the next one is
     due never comes to that.
+
+    Where there is no room for another, whoever waits gets one that is given back.
 
     Args:
         most: so many buffers at most.
@@ -79,6 +82,8 @@ class Snapshots:
             take_what_is_left()
         made, fault = None, ""
         try:
+            if self._made and (why := Room.now().refusal(self._layout.total_bytes)):
+                raise OSError(why)
             made = _touched(self._layout)
         except (OSError, MemoryError) as error:
             fault = str(error) or type(error).__name__

@@ -6,11 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
+from keras import layers
 
+from gradwire.notebook.history import LINES, Recorder
 from gradwire.packing import pack
 from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
+from protos.gradwire.v1 import service_pb2 as pb
 from service.training.checkpoint import CheckpointFolder
 from tests.integration.cases import convolutional, spec_of, write_npz
 from tests.integration.lab import Result, lab, run
@@ -117,13 +121,28 @@ def test_a_trainer_killed_beside_an_evaluation_evaluates_that_step_again(folder:
     assert best.value == min(metrics["loss"] for _, metrics in evaluations(whole))
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_notebook_shows_an_evaluation_that_comes_after_the_next_epoch_has_begun(
+    is_late: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(epochs=2, steps_per_epoch=2, verbose=LINES)
+    events = [
+        pb.JobEvent(kind="progress", step=2, epoch=1, metrics={"loss": 3.0}),
+        pb.JobEvent(kind="progress", step=4, epoch=2, metrics={"loss": 2.0}),
+    ]
+    events.insert(2 if is_late else 1, pb.JobEvent(kind="evaluation", step=2, epoch=1, metrics={"loss": 2.5}))
+    for event in events:
+        recorder.event(event)
+    recorder.end()
+    assert "val_loss: 2.5000" in capsys.readouterr().out
+    assert recorder.history(None).history == {"loss": [3.0, 2.0], "val_loss": [2.5]}
+
+
 def test_what_layers_draw_in_an_evaluation_depends_on_the_step_alone(folder: Path) -> None:
     """Seed generators of the trainer's model would go on from one evaluation to the next."""
-    from keras import Input, Model, layers
-
-    image = Input((8, 8, 1), name="image")
+    image = keras.Input((8, 8, 1), name="image")
     value = layers.Flatten(name="flat")(layers.Dropout(0.5, name="drop")(image, training=True))
-    model = Model(image, layers.Dense(10, name="digit")(value))
+    model = keras.Model(image, layers.Dense(10, name="digit")(value))
     keras_json = {"keras": model.to_json()}
 
     def metrics(every: int) -> dict[str, float]:

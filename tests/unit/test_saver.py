@@ -237,6 +237,15 @@ def test_without_memory_for_any_snapshot_the_job_says_so(monkeypatch: pytest.Mon
     assert caught.value.code == "memory_full"
 
 
+def test_without_room_for_another_snapshot_the_first_one_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Room, "now", lambda: Room(0, "the machine's memory"))
+    snapshots = Snapshots(LAYOUT)
+    first = snapshots.take(waits=True)
+    assert first is not None and snapshots.take() is None
+    Thread(target=snapshots.give_back, args=(first,)).start()
+    assert snapshots.take(waits=True) is first
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("elements", [0, 1, ALONE_ELEMENTS, ALONE_ELEMENTS + 1, 3 * ALONE_ELEMENTS + 7])
 def test_a_copy_is_whole_however_many_threads_make_it(threads: int, elements: int) -> None:
