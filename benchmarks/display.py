@@ -49,7 +49,9 @@ def lines_with_estimate(console: Console, total: int) -> Tell:
 
     def tell(text: str) -> None:
         nonlocal told
-        console.print(f"[{stand(told, total, time.monotonic() - begun_s)}] {text}", highlight=False, markup=False)
+        console.print(
+            f"[{stand(told, total, time.monotonic() - begun_s)}] {text}", highlight=False, markup=False, soft_wrap=True
+        )
         told += 1
 
     return tell

@@ -11,6 +11,7 @@ from benchmarks.models import Model
 from benchmarks.results import LAZY_SYSTEM
 from benchmarks.service import Service, Watched, time_s
 from benchmarks.system import Feed, Pace, SystemFailed, Window
+from gradwire.telemetry import STEP_PHASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,10 @@ def window_of(marks: Marks, memory: Mapping[str, float]) -> Window:
         steps=steps,
         losses=marks.losses,
         network_bytes=(end.carried - begin.carried) / steps,
-        phases_ms={phase: (end.phases_ms[phase] - begin.phases_ms.get(phase, 0.0)) / steps for phase in end.phases_ms},
+        phases_ms={
+            phase: (end.phases_ms[phase] - begin.phases_ms.get(phase, 0.0)) / steps
+            for phase in STEP_PHASES
+            if phase in end.phases_ms
+        },
         memory_mb=memory,
     )
