@@ -16,6 +16,7 @@ from service.jobs.log import JobLog
 from service.jobs.record import JobRecord
 from service.jobs.states import JobState
 from service.launcher import Launcher
+from service.metrics.collector import JobCollector
 from service.run import Run
 from service.store.base import JobStore
 from service.supervisor import Supervisor
@@ -91,14 +92,22 @@ class Lab:
         self.tick(0.3, times=2)
 
 
-def make_lab(storage: Storage, store: JobStore, adopted: Callable[[Collection[Run]], None] | None = None) -> Lab:
+def make_lab(
+    storage: Storage,
+    store: JobStore,
+    adopted: Callable[[Collection[Run]], None] | None = None,
+    metrics: JobCollector | None = None,
+) -> Lab:
     engine = FakeEngine()
-    journal = Journal(store, JobLog(storage, Path("/nonexistent")), Bulletin(), wall=lambda: 5000.0)
+    observe = metrics.observe if metrics is not None else lambda record: None
+    measure = metrics.measure if metrics is not None else lambda record, telemetry: None
+    journal = Journal(store, JobLog(storage, Path("/nonexistent")), Bulletin(), wall=lambda: 5000.0, observe=observe)
     launcher = Launcher(
         engine=engine, store=store, storage=storage, service_id="5e41ce1d", cache_dir=Path("/c"), trust=("mine",)
     )
     supervisor = Supervisor(
-        store=store, journal=journal, engine=engine, launcher=launcher, clock=lambda: made.now, adopted=adopted
+        store=store, journal=journal, engine=engine, launcher=launcher, clock=lambda: made.now, adopted=adopted,
+        measure=measure,
     )  # fmt: skip
     made = Lab(store, storage, engine, supervisor, journal)
     return made
