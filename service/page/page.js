@@ -8,7 +8,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 
 // Everything that outlives a drawing: the job that is shown, and what is known of it.
-const known = { job: null, cursor: 0, curve: [], evaluations: [], events: [] };
+const nothing = () => ({ cursor: 0, curve: [], evaluations: [], events: [], names: ["loss"] });
+const known = { job: null, ...nothing() };
 let token = sessionStorage.getItem("token") || "";
 let timer = 0;
 
@@ -37,7 +38,7 @@ async function look() {
 }
 
 async function lookAt(id) {
-  if (known.job !== id) Object.assign(known, { job: id, cursor: 0, curve: [], evaluations: [], events: [] });
+  if (known.job !== id) Object.assign(known, { job: id, ...nothing() });
   let found;
   do {
     found = await ask(`api/jobs/${encodeURIComponent(id)}?after=${known.cursor}`);
@@ -49,12 +50,13 @@ async function lookAt(id) {
 
 function remember(event) {
   known.cursor = event.cursor;
-  const loss = event.metrics.loss;
   const points = event.kind === "evaluation" ? known.evaluations : event.kind === "progress" ? known.curve : null;
-  if (points && loss !== undefined) {
+  const names = Object.keys(event.metrics);
+  if (points && names.length) {
     // A job that recovers goes some steps back: its curve is drawn anew from there.
     while (points.length && points[points.length - 1].step >= event.step) points.pop();
-    points.push({ step: event.step, loss });
+    points.push({ step: event.step, values: event.metrics, time: Date.parse(event.time) });
+    known.names.push(...names.filter((name) => !known.names.includes(name)));
   }
   if (event.kind !== "progress") {
     known.events.push(event);
@@ -91,8 +93,8 @@ function holding(...children) {
   return cell;
 }
 
-function bar(share) {
-  const outer = make("div", undefined, "bar");
+function bar(share, state = "") {
+  const outer = make("div", undefined, `bar ${state}`);
   const inner = make("div");
   inner.style.width = `${100 * share}%`;
   outer.append(inner);
@@ -111,13 +113,21 @@ function short(value) {
 const share = (job) => (job.totalSteps ? job.step / job.totalSteps : 0);
 const hasWorkers = (job) => job.workers.filter((one) => one.state === "READY" || one.state === "SLOW").length;
 
-function ago(time) {
-  if (!time) return "–";
-  const seconds = Math.max(0, (Date.now() - Date.parse(time)) / 1000);
+function span(seconds) {
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
-    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
+    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
   }
-  return `${Math.floor(seconds)} s ago`;
+  return `${Math.floor(Math.max(0, seconds))} s`;
+}
+
+const ago = (time) => (time ? `${span((Date.now() - Date.parse(time)) / 1000)} ago` : "–");
+
+// By the pace of the last tenth of the curve, evaluations and checkpoints included.
+function left(job) {
+  const points = known.curve, last = points[points.length - 1];
+  const first = points[Math.max(0, points.length - 2 - Math.floor(points.length / 10))];
+  if (job.state !== "RUNNING" || !last || last.step <= first.step || last.time <= first.time) return "–";
+  return span(((job.totalSteps - job.step) * (last.time - first.time)) / (last.step - first.step) / 1000);
 }
 
 // The list.
@@ -130,19 +140,23 @@ function drawJobs(found) {
   document.title = "Gradwire";
 }
 
+// On a narrow screen, where a job is a card, each value has its name beside it.
+const HEADS = ["", "", "", "loss", "validation", "examples/s", "workers", "submitted"];
+
 function jobRow(job) {
   const link = make("a", job.name);
   link.href = `#job=${encodeURIComponent(job.id)}`;
   const made = row(
     holding(link, " ", make("small", job.id)),
     holding(badge(job.state)),
-    holding(bar(share(job)), make("small", job.totalSteps ? `${job.step} / ${job.totalSteps}` : job.stateReason)),
+    holding(bar(share(job), job.state), make("small", job.totalSteps ? `${job.step} / ${job.totalSteps}` : job.stateReason)),
     number(short(job.metrics.loss)),
     number(short(job.evalMetrics.loss)),
     number(job.state === "RUNNING" ? short(job.examplesPerSecond) : "–"),
-    number(`${hasWorkers(job)} / ${job.wantedWorkers}`),
+    number(job.finishedAt ? "–" : `${hasWorkers(job)} / ${job.wantedWorkers}`),
     make("td", ago(job.createdAt), "time"),
   );
+  [...made.children].forEach((cell, index) => { cell.dataset.label = HEADS[index]; });
   made.addEventListener("click", () => { location.hash = link.hash; });
   return made;
 }
@@ -158,17 +172,19 @@ function drawJob(job) {
   $("error").hidden = !job.error;
   $("error").textContent = job.error ? `${job.error.code}: ${job.error.message}\n${job.error.details}`.trim() : "";
   $("bar").style.width = `${100 * share(job)}%`;
+  $("bar").parentElement.className = `bar ${job.state}`;
   drawFacts(job);
+  drawChoice();
   drawCurve();
   drawPhases(job.phaseMs);
   const names = Object.keys({ ...job.metrics, ...job.evalMetrics });
   $("metrics").replaceChildren(...names.map((name) =>
     row(make("td", name), number(short(job.metrics[name])), number(short(job.evalMetrics[name])))));
   $("workers").replaceChildren(...job.workers.map((one) =>
-    row(make("td", one.id), holding(badge(one.state)), make("td", one.phase), make("td", one.node), number(String(one.pid)),
+    row(make("td", one.id.replace(`${job.id}-`, "")), holding(badge(one.state)), make("td", one.phase), make("td", one.node), number(String(one.pid)),
       make("td", one.transport.replace("_", " ")))));
   $("events").replaceChildren(...known.events.slice().reverse().map((event) =>
-    row(make("td", event.time ? new Date(event.time).toLocaleTimeString() : "", "time"), number(String(event.step)), make("td", event.message))));
+    row(make("td", event.time ? new Date(event.time).toLocaleTimeString([], { hour12: false }) : "", "time"), number(String(event.step)), make("td", event.message))));
 }
 
 function drawFacts(job) {
@@ -181,6 +197,7 @@ function drawFacts(job) {
     ...(job.best ? { Best: `${job.best.metric} ${short(job.best.value)}, step ${job.best.step}` } : {}),
     Starts: String(job.generation),
     Submitted: ago(job.createdAt),
+    ...(job.state === "RUNNING" ? { Left: left(job) } : {}),
     ...(job.finishedAt ? { Ended: ago(job.finishedAt) } : {}),
   };
   $("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => {
@@ -192,14 +209,18 @@ function drawFacts(job) {
 
 function drawPhases(phases) {
   const entries = PHASES.filter((name) => Number.isFinite(phases[name])).map((name) => [name, phases[name]]);
-  const most = Math.max(...entries.map(([, value]) => value), 1e-9);
+  const total = Math.max(entries.reduce((sum, [, value]) => sum + value, 0), 1e-9);
+  $("step-ms").textContent = entries.length ? `${total.toPrecision(3)} ms` : "";
   $("phases").replaceChildren(...entries.flatMap(([name, value]) =>
-    [make("span", name), bar(value / most), make("span", `${value.toPrecision(3)} ms`, "number")]));
+    [make("span", name), bar(value / total), make("span", `${value.toPrecision(3)} ms · ${Math.round((100 * value) / total)} %`, "number")]));
 }
 
-// The curve: straight lines between the points; with the box ticked, over the logarithm of the loss.
+// The curve: straight lines between the points; with the box ticked, over the logarithm.
 
-const FRAME = { left: 56, right: 12, top: 10, bottom: 26, width: 800, height: 300 };
+const FRAME = { left: 56, right: 14, top: 10, bottom: 26, height: 300 };
+const MARKS = 6;
+// What the pointer needs to find a point again: set with each drawing.
+let drawn = null;
 
 function shape(tag, attributes, text) {
   const element = document.createElementNS(SVG, tag);
@@ -208,35 +229,64 @@ function shape(tag, attributes, text) {
   return element;
 }
 
+function drawChoice() {
+  const names = [...$("metric").options].map((option) => option.value);
+  if (names.join() === known.names.join()) return;
+  const wanted = known.names.includes($("metric").value) ? $("metric").value : "loss";
+  $("metric").replaceChildren(...known.names.map((name) => make("option", name)));
+  $("metric").value = wanted;
+}
+
+// Round numbers from low to high.
+function marks(low, high) {
+  const rough = (high - low) / MARKS, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough);
+  const found = [];
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push(value);
+  return found;
+}
+
 function drawCurve() {
-  const isLog = $("log").checked;
-  const usable = (points) => points.filter(({ loss }) => loss !== null && (!isLog || loss > 0));
-  const train = usable(known.curve), validation = usable(known.evaluations);
-  const all = [...train, ...validation];
+  const isLog = $("log").checked, name = $("metric").value;
+  const width = Math.max(300, Math.round($("curve").clientWidth || 800));
+  $("curve").setAttribute("viewBox", `0 0 ${width} ${FRAME.height}`);
+  const usable = (points) => points
+    .map(({ step, values }) => ({ step, value: values[name] }))
+    .filter(({ value }) => value !== undefined && value !== null && (!isLog || value > 0));
+  const train = usable(known.curve), validation = usable(known.evaluations), all = [...train, ...validation];
+  drawn = null;
   if (!all.length) {
-    $("curve").replaceChildren(shape("text", { x: 400, y: 150, "text-anchor": "middle" }, "no loss yet"));
+    $("curve").replaceChildren(shape("text", { x: width / 2, y: 150, "text-anchor": "middle" }, `no ${name} yet`));
     return;
   }
-  const height = ({ loss }) => (isLog ? Math.log10(loss) : loss);
-  const last = Math.max(...all.map(({ step }) => step), 1);
-  const heights = all.map(height);
-  let low = Math.min(...heights), high = Math.max(...heights);
-  if (high - low < 1e-12) [low, high] = [low - 0.5, high + 0.5];
-  const x = (step) => FRAME.left + (step / last) * (FRAME.width - FRAME.left - FRAME.right);
+  const height = ({ value }) => (isLog ? Math.log10(value) : value);
+  const last = all.reduce((most, { step }) => Math.max(most, step), 1), heights = all.map(height);
+  let low = heights.reduce((a, b) => Math.min(a, b)), high = heights.reduce((a, b) => Math.max(a, b));
+  const space = high - low < 1e-12 ? 0.5 : (high - low) * 0.04;
+  [low, high] = [low - space, high + space];
+  const x = (step) => FRAME.left + (step / last) * (width - FRAME.left - FRAME.right);
   const y = (value) => FRAME.top + ((high - value) / (high - low)) * (FRAME.height - FRAME.top - FRAME.bottom);
   const line = (points) => points.map((point, index) => `${index ? "L" : "M"}${x(point.step).toFixed(1)} ${y(height(point)).toFixed(1)}`).join("");
-  const drawn = [];
-  for (let tick = 0; tick <= 4; tick += 1) {
-    const value = low + (tick / 4) * (high - low);
-    drawn.push(shape("line", { class: "grid", x1: FRAME.left, x2: FRAME.width - FRAME.right, y1: y(value), y2: y(value) }));
-    drawn.push(shape("text", { x: FRAME.left - 6, y: y(value) + 4, "text-anchor": "end" }, short(isLog ? 10 ** value : value)));
-    const step = Math.round((tick / 4) * last);
-    drawn.push(shape("text", { x: x(step), y: FRAME.height - 6, "text-anchor": tick === 4 ? "end" : "middle" }, String(step)));
-  }
-  if (train.length) drawn.push(shape("path", { class: "train", d: line(train) }));
-  if (validation.length > 1) drawn.push(shape("path", { class: "validation", d: line(validation) }));
-  if (validation.length === 1) drawn.push(shape("circle", { cx: x(validation[0].step), cy: y(height(validation[0])), r: 3 }));
-  $("curve").replaceChildren(...drawn);
+  const shapes = marks(low, high).flatMap((value) => [
+    shape("line", { class: "grid", x1: FRAME.left, x2: width - FRAME.right, y1: y(value), y2: y(value) }),
+    shape("text", { x: FRAME.left - 6, y: y(value) + 4, "text-anchor": "end" }, short(isLog ? 10 ** value : value)),
+  ]);
+  shapes.push(...marks(0, last).filter((step) => Number.isInteger(step)).map((step) =>
+    shape("text", { x: x(step), y: FRAME.height - 6, "text-anchor": step > last * 0.95 ? "end" : "middle" }, String(step))));
+  if (train.length) shapes.push(shape("path", { class: "train", d: line(train) }));
+  if (validation.length) shapes.push(shape("path", { class: "validation", d: line(validation) }));
+  if (validation.length < 40) shapes.push(...validation.map((point) => shape("circle", { cx: x(point.step), cy: y(height(point)), r: 3 })));
+  $("curve").replaceChildren(...shapes);
+  drawn = { train, validation, stepAt: (place) => ((place - FRAME.left) / (width - FRAME.left - FRAME.right)) * last };
+}
+
+// What the curves are where the pointer is.
+function tell(event) {
+  if (!drawn) return;
+  const wanted = drawn.stepAt(event.clientX - $("curve").getBoundingClientRect().left);
+  const near = (points) => points.reduce((best, point) => (!best || Math.abs(point.step - wanted) < Math.abs(best.step - wanted) ? point : best), null);
+  const parts = [["training", near(drawn.train)], ["validation", near(drawn.validation)]];
+  $("at").textContent = parts.filter(([, point]) => point).map(([what, { step, value }]) => `${what} ${short(value)} after step ${step}`).join(" · ");
 }
 
 $("ask").addEventListener("submit", (event) => {
@@ -246,5 +296,9 @@ $("ask").addEventListener("submit", (event) => {
   look();
 });
 $("log").addEventListener("change", drawCurve);
+$("metric").addEventListener("change", drawCurve);
+$("curve").addEventListener("pointermove", tell);
+$("curve").addEventListener("pointerleave", () => { $("at").textContent = ""; });
+addEventListener("resize", drawCurve);
 addEventListener("hashchange", look);
 look();

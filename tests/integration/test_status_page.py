@@ -35,7 +35,8 @@ def worker(number: int, state: str) -> WorkerView:
 
 
 def event(cursor: int, kind: EventKind, step: int, message: str, loss: float) -> Event:
-    return Event(cursor=cursor, time_s=time.time(), kind=kind, message=message, step=step, metrics={"loss": loss})
+    metrics = {"loss": loss, "accuracy": 1 - loss / 3}
+    return Event(cursor=cursor, time_s=1.7e9 + cursor, kind=kind, message=message, step=step, metrics=metrics)
 
 
 def a_training_job() -> tuple[JobRecord, list[Event]]:
@@ -103,7 +104,8 @@ def test_the_page_draws_jobs_and_a_jobs_life(url: str, tmp_path: Path, require: 
     shown = words(one)
     assert "600 of 1000" in shown and "step 500" in shown and "evaluated after step 600" in shown
     assert [state for state in ("READY", "SLOW", "DEAD") if state not in shown] == []
-    assert "<img" not in one and "node-a" in shown and "0.610 ms" in shown
+    assert "<img" not in one and "node-a" in shown and "0.610 ms · 64 %" in shown and "g2-w1" in shown
+    assert "Left 40 s" in shown and "<option>accuracy</option>" in one
     curve = re.search(r'<path class="train" d="([^"]*)"', one)
     assert curve is not None
     steps = [float(x) for x in re.findall(r"[ML]([\d.]+) ", curve.group(1))]
@@ -117,4 +119,4 @@ def test_the_page_draws_jobs_and_a_jobs_life(url: str, tmp_path: Path, require: 
     picture = tmp_path / "page.png"
     browse(f"{url}#job={TRAINING}", tmp_path, f"--screenshot={picture}")
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 20_000
-    browse(url, tmp_path, f"--screenshot={tmp_path / 'list.png'}")
+    browse(url, tmp_path, f"--screenshot={tmp_path / 'list.png'}", "--window-size=500,900")
