@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
     # each other.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     logs.configure(_log_format(arguments))
+    logs.catch_others()
     stop = threading.Event()
     stop_on_signals(stop)
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, Literal, TextIO, get_args
 
 import structlog
@@ -34,6 +37,36 @@ def configure(format_: str = "text", file: TextIO | None = None, **known: Any) -
         logger_factory=structlog.PrintLoggerFactory(file=file or sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def catch_others() -> None:
+    """What libraries log, and what ends a thread or the process, becomes lines of this log."""
+    logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
+    sys.excepthook = _ended
+    threading.excepthook = _thread_ended
+
+
+class _Bridge(logging.Handler):
+    """Hands the records of Python's own logging over."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            is_bad = record.levelno >= logging.ERROR
+            write = structlog.get_logger().error if is_bad else structlog.get_logger().warning
+            write("library", logger=record.name, text=record.getMessage(), exc_info=record.exc_info or None)
+        except Exception:
+            self.handleError(record)
+
+
+def _ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    structlog.get_logger().critical("process_crashed", exc_info=(kind, error, trace))
+
+
+def _thread_ended(what: threading.ExceptHookArgs) -> None:
+    if what.exc_value is not None and not isinstance(what.exc_value, SystemExit):
+        thread = what.thread.name if what.thread is not None else ""
+        trace = (what.exc_type, what.exc_value, what.exc_traceback)
+        structlog.get_logger().error("thread_crashed", thread=thread, exc_info=trace)
 
 
 def _renderer(format_: str) -> Processor:

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import structlog
+
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome
@@ -32,6 +34,8 @@ threads are counted by the job, so what else a library starts stays at one, the 
 
 OPTIONAL_IN_KERAS = ("matplotlib", "sklearn")
 """Keras imports them, where they are installed, for its plots and its scikit-learn wrappers: a third of the time."""
+
+log = structlog.get_logger()
 
 ROLE_MODULES = ("service.training.trainer", "workers.worker")
 """Imported beforehand, as far as they can be; a role is loaded by its name all the same."""
@@ -92,6 +96,7 @@ class Process:
             _set_threads(arguments.threads)
             _configure_log(arguments)
             self._body = load(role)(arguments)
+        log.info("role_taken", role=role, pid=os.getpid())
         threading.Thread(target=self._run, name="role", daemon=True).start()
         return self.address()
 
@@ -114,7 +119,9 @@ class Process:
             self._outcome = Outcome(state="FAILED", error=view)
         finally:
             silent = ErrorView(code="internal", message="the process's role ended without an outcome")
-            self._outcome = self._outcome or Outcome(state="FAILED", error=silent)
+            ended = self._outcome = self._outcome or Outcome(state="FAILED", error=silent)
+            why = {"code": ended.error.code, "why": ended.error.message} if ended.error is not None else {}
+            log.info("role_ended", state=ended.state, **why)
             self._ended.set()
 
     def call(self, method: str, *arguments: object) -> object:
@@ -197,6 +204,7 @@ def _configure_log(arguments: Assignment) -> None:
         generation=arguments.generation,
         worker=arguments.worker_id,
     )
+    logs.catch_others()
 
 
 def _set_threads(count: int) -> None:

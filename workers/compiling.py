@@ -91,7 +91,7 @@ def faster(make: Callable[[bool], GradientProgram], batch: Batch) -> Compiled:
         compiled.trace(batch)
         ms["on"] = _run_ms(compiled, batch, RUNS)
     except Exception as error:  # XLA knows fewer operations than TensorFlow, and says so in many ways
-        log.info("xla cannot compile the program", reason=str(error)[:500])
+        log.info("xla_not_possible", why=str(error)[:500])
         return Compiled(plain, is_xla=False, ms=ms)
     is_xla = ms["on"] < ms["off"] * WORTH
     return Compiled(compiled if is_xla else plain, is_xla, ms)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from gradwire.assignment import Assignment
 from gradwire.errors import GradwireError, JobFailed
@@ -40,6 +41,8 @@ from workers.source_code import failure_within
 HEARTBEAT_S = 0.5
 FLIGHT = "grpc://"
 """An address that begins like this is another node's."""
+
+log = structlog.get_logger()
 
 
 class Worker:
@@ -172,6 +175,7 @@ class Worker:
             "traces": program.traces,
         }
         client.publish(f"ready-{worker_id}", json.dumps(document).encode())
+        log.info("worker_ready", traces=program.traces, trace_s=round(trace_s, 3))
         client.send(Ready(segment=f"slots-{worker_id}", document=f"ready-{worker_id}"))
         return slots
 

@@ -34,4 +34,4 @@ def connect(address: str, *, node_ip: str | None = None) -> None:
 
 def _log(data: dict[str, Any], **_: object) -> None:
     for line in data["lines"]:
-        log.info("ray.message", source=data["pid"], text=str(line)[:MAX_MESSAGE_CHARACTERS])
+        log.info("ray_message", source=data["pid"], text=str(line)[:MAX_MESSAGE_CHARACTERS])

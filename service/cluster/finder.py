@@ -38,7 +38,7 @@ def find(service_id: str) -> list[Found]:
         if description is not None and description.assignment is not None and description.address is not None:
             found.append(Found(actor, description))
         else:
-            log.info("process.abandoned", pid=description.identity.pid if description else None)
+            log.info("process_abandoned", pid=description.identity.pid if description else None)
             ray.kill(actor)
     return found
 
@@ -48,7 +48,7 @@ def release_shares(service_id: str, kept: set[str]) -> None:
     for name in set(shares(share_prefix(service_id))) - kept:
         share = Share.named(name)
         if share is not None:
-            log.info("share.released", share=name)
+            log.info("share_released", share=name)
             share.release()
 
 

@@ -173,7 +173,7 @@ class Launcher:
         _then(answered, lambda answer: self._post(self._slain, member, identity, answer.exception() is None))
 
     def _slain(self, member: Member, identity: Identity, is_gone: bool) -> None:
-        log.info("process.slain", node=member.node, pid=identity.pid, is_gone=is_gone)
+        log.info("process_slain", node=member.node, pid=identity.pid, is_gone=is_gone)
         ray.kill(member.actor)
 
     def stop(self) -> None:
@@ -189,7 +189,7 @@ class Launcher:
         try:
             step(launch)
         except Exception as error:
-            log.exception("process.refused", job=launch.assignment.job_id, worker=launch.assignment.worker_id)
+            log.exception("process_refused", job=launch.assignment.job_id, worker=launch.assignment.worker_id)
             self._end(launch, Death(f"Ray refused to start the process: {type(error).__name__}: {error}"))
 
     def _enter(self, launch: Launch) -> None:
@@ -283,7 +283,7 @@ class Launcher:
             launch.share.release()
         launch.ending = found
         how = found.reason if isinstance(found, Death) else found.state
-        log.info("process.ended", job=launch.assignment.job_id, worker=launch.assignment.worker_id, how=how)
+        log.info("process_ended", job=launch.assignment.job_id, worker=launch.assignment.worker_id, how=how)
 
     def _spawn(self, node: str, *, uses_gpu: bool = False, **options: object) -> Member:
         options = options or {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
@@ -305,7 +305,7 @@ class Launcher:
             self._discard(member, error)
         else:
             self._pool.warmed(member)
-            log.info("process.warm", node=member.node, **answer.result())
+            log.info("process_warm", node=member.node, **answer.result())
 
     def _left(self, member: Member, answer: Future[None]) -> None:
         if error := answer.exception():
@@ -316,7 +316,7 @@ class Launcher:
         why = found.reason if isinstance(found, Death) else found.error.message if found.error else ""
         if self._pool.died(member, why, time.monotonic()):
             ray.kill(member.actor)
-            log.warning("process.lost", node=member.node, why=why)
+            log.warning("process_lost", node=member.node, why=why)
 
     def _home(self) -> str:
         """This machine's node."""

@@ -76,5 +76,5 @@ class Mailbox:
         try:
             return function(*arguments)
         except Exception:
-            log.exception("mailbox.failed", thread=self._thread.name, what=getattr(function, "__qualname__", ""))
+            log.exception("mailbox_failed", thread=self._thread.name, what=getattr(function, "__qualname__", ""))
             return None

@@ -8,8 +8,12 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from gradwire.progress import Event, EventKind, Progress, Snapshot, WorkerView
 from service.training.meter import Meter
+
+log = structlog.get_logger()
 
 MAX_EVENTS = 10_000
 """Kept for a coordinator that is away; then the oldest are dropped."""
@@ -26,7 +30,7 @@ class Reporter:
         self._snapshot = Snapshot()
 
     def emit(self, kind: EventKind, message: str, **values: Any) -> None:
-        """Adds an event; what is not given is as in the snapshot."""
+        """Adds an event, and but for progress a line of the log; what is not given is as in the snapshot."""
         with self._lock:
             self._cursor += 1
             now = self._snapshot
@@ -40,6 +44,8 @@ class Reporter:
                 **({"step": now.step, "epoch": now.epoch} | values),
             )
             self._events.append(event)
+        if kind != "progress":
+            log.info("reported", step=event.step, kind=kind, what=message)
 
     def update(self, **values: Any) -> None:
         """Changes fields of the snapshot, all at once."""

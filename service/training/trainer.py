@@ -6,8 +6,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
-import structlog
-
 from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.errors import GradwireError
 from gradwire.progress import ErrorView, Outcome, Progress
@@ -33,8 +31,6 @@ from service.training.xla_choice import XlaChoice
 from workers.denormals import flush_denormals
 from workers.exchange.messages import MEASURE, Welcome
 from workers.source_code import failure_within
-
-log = structlog.get_logger()
 
 
 class Trainer:
@@ -204,4 +200,3 @@ class Trainer:
     def _report_worker(self, message: str, is_warning: bool) -> None:
         self._reporter.update(workers=self._crew.views)
         self._reporter.emit("warning" if is_warning else "worker", message)
-        log.info("worker", job=self._assignment.job_id, step=self._reporter.step, what=message)

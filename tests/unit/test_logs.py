@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +43,20 @@ def test_text_is_one_line_an_event() -> None:
     first, second = lines("text", job="ab")
     assert 'event=worker_died job=ab worker=w1 step=3 why="it said \\"no\\"\\nand left"' in first
     assert "level=error event=tick_failed job=cd" in second and "ValueError: first\\nsecond" in second
+
+
+def test_what_libraries_log_and_what_ends_a_thread_are_lines_too() -> None:
+    """In a process of its own: hooks are the whole process's."""
+    script = (
+        "import logging, threading; from service import logs;"
+        "logs.configure('json', job='ab', worker='w1'); logs.catch_others();"
+        "logging.getLogger('keras').warning('first\\n%s', 'second'); logging.getLogger('absl').info('chatter');"
+        "thread = threading.Thread(target=lambda: 1 / 0, name='beat'); thread.start(); thread.join();"
+        "raise KeyError('last')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    library, thread, process = map(json.loads, done.stderr.splitlines())
+    assert {line["job"] for line in (library, thread, process)} == {"ab"} and done.returncode == 1
+    assert (library["event"], library["logger"], library["text"]) == ("library", "keras", "first\nsecond")
+    assert thread["event"] == "thread_crashed" and thread["thread"] == "beat" and "ZeroDivision" in thread["exception"]
+    assert process["event"] == "process_crashed" and "KeyError: 'last'" in process["exception"]
