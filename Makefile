@@ -9,6 +9,9 @@ IS_PYTHON_3_11 := import sys; sys.exit(sys.version_info[:2] != (3, 11))
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3 python)
 
+# Among which `make test` divides the files of tests. Many tests wait for processes, so there may be more than cores.
+PROCESSES ?= 3
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo bench soak examples test test-deploy lint types arrows protos protos-check deploy-check metrics-page \
     metrics-check format lock clean
@@ -59,8 +62,8 @@ examples: $(INSTALLED) ## Run every example and look at what it reaches (minutes
 	@$(BIN)/python -m examples $(NAMES)
 
 test: lint types arrows protos-check deploy-check metrics-check ## Run every check, then every test that needs no Docker.
-	@echo "test: pytest"
-	@$(BIN)/python -m pytest
+	@echo "test: pytest, in $(PROCESSES) processes"
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-deploy: $(INSTALLED) ## Run the containers for real: needs Docker with Compose, or Debian and root to start one.
 	@ENGINE="$(ENGINE)" PROMETHEUS_IMAGE="$${PROMETHEUS_IMAGE:-prom/prometheus:v2.53.0}" deploy/with-engine $(BIN)/python -m pytest tests/deploy

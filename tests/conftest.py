@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def require_or_skip(what: str | bool, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"missing in CI: {message}", pytrace=False)
     pytest.skip(message)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary folder for sockets, whose paths may have 107 bytes: `tmp_path` may need them all."""
+    with tempfile.TemporaryDirectory(prefix="gw") as name:
+        yield Path(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

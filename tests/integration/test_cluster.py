@@ -342,33 +342,24 @@ def alive(processes: list[psutil.Process]) -> list[str]:
     return found
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: pytest's own are too long for Ray's sockets."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="gw") as name:
-        yield Path(name)
-
-
-def test_stop_leaves_nothing(tmp_path: Path, folder: Path) -> None:
-    service, processes = live(tmp_path, folder)
+def test_stop_leaves_nothing(tmp_path: Path, short_path: Path) -> None:
+    service, processes = live(tmp_path, short_path)
     service.communicate("", timeout=TIMEOUT_S)
     assert service.returncode == 0
     assert alive(processes) == []
-    assert list(folder.iterdir()) == []
+    assert list(short_path.iterdir()) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["ray_token"]
 
 
-def test_after_a_kill_processes_end_and_the_next_start_removes_the_folder(tmp_path: Path, folder: Path) -> None:
-    service, processes = live(tmp_path, folder)
+def test_after_a_kill_processes_end_and_the_next_start_removes_the_folder(tmp_path: Path, short_path: Path) -> None:
+    service, processes = live(tmp_path, short_path)
     service.kill()
     service.communicate()
     # Ray's two agents go on for a minute, as they tell a GCS server that is no more.
     eventually(lambda: {*alive(processes)} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"})
-    [left] = folder.iterdir()
-    service, processes = live(tmp_path, folder)
+    [left] = short_path.iterdir()
+    service, processes = live(tmp_path, short_path)
     assert not left.exists()
     service.communicate("", timeout=TIMEOUT_S)
     assert service.returncode == 0
-    assert list(folder.iterdir()) == []
+    assert list(short_path.iterdir()) == []

@@ -14,15 +14,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from service import healthy
 
 
-def test_a_node_is_healthy_while_its_raylet_listens(tmp_path: Path) -> None:
-    assert healthy._node_fault(tmp_path) == "there is no Ray node yet"
-    sockets = tmp_path / "ray" / "session_latest" / "sockets"
+def test_a_node_is_healthy_while_its_raylet_listens(short_path: Path) -> None:
+    assert healthy._node_fault(short_path) == "there is no Ray node yet"
+    sockets = short_path / "ray" / "session_latest" / "sockets"
     sockets.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as raylet:
         raylet.bind(str(sockets / "raylet.7"))
-        assert "does not answer" in healthy._node_fault(tmp_path)
+        assert "does not answer" in healthy._node_fault(short_path)
         raylet.listen()
-        assert healthy._node_fault(tmp_path) == ""
+        assert healthy._node_fault(short_path) == ""
 
 
 def test_a_coordinator_is_healthy_while_it_serves(tmp_path: Path) -> None:
