@@ -190,6 +190,7 @@ class Play:
             job_id=self.job_id,
             is_remote=self.schedule.way != "near",
             shares_stream=self.schedule.way == "relayed",
+            exports=True,
         )
         faults = self.schedule.of(TRAINER)[generation - 1 : generation]
         lab.start_trainer(partial(moments.trainer, faults, self._journal(generation), self._temporary))

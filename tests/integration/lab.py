@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
@@ -54,9 +54,17 @@ Preparation = Callable[[], None]
 """What a child does before it takes its role; it is pickled."""
 
 
-def serve_role(role: str, assignment: Assignment, connection: Connection, prepare: Preparation | None = None) -> None:
+def leave_out_exports() -> None:
+    """What the child of a lab without exports does before it becomes a trainer."""
+    from service.training import export, trainer
+
+    assert trainer.export_model is export.export_model, "trainers export in another way"  # type: ignore[attr-defined]
+    trainer.export_model = lambda *_: export.Exports(formats=())  # type: ignore[attr-defined]
+
+
+def serve_role(role: str, assignment: Assignment, connection: Connection, preparations: Sequence[Preparation]) -> None:
     """A child's life: the role's object runs in a thread, and its methods are called over the pipe."""
-    if prepare is not None:
+    for prepare in preparations:
         prepare()
     tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
@@ -111,6 +119,8 @@ class Lab:
     """Whether workers connect by Flight, as from another node."""
     shares_stream: bool = False
     """Whether those are all on one node, and share a relay."""
+    exports: bool = False
+    """Whether the trained model is exported at the end, which takes as long as a small job's training."""
     job_id: str = field(default_factory=lambda: secrets.token_hex(6))
     trainer: Child | None = None
     workers: list[Child] = field(default_factory=list)
@@ -131,9 +141,10 @@ class Lab:
             exchange_host="127.0.0.1" if self.is_remote else "",
         )
 
-    def _start(self, role: str, assignment: Assignment, prepare: Preparation | None) -> Child:
+    def _start(self, role: str, assignment: Assignment, *preparations: Preparation | None) -> Child:
         mine, theirs = context().Pipe()
-        process = context().Process(target=serve_role, args=(role, assignment, theirs, prepare), daemon=True)
+        given = [prepare for prepare in preparations if prepare is not None]
+        process = context().Process(target=serve_role, args=(role, assignment, theirs, given), daemon=True)
         process.start()
         theirs.close()
         child = Child(process, mine)
@@ -141,7 +152,7 @@ class Lab:
         return child
 
     def start_trainer(self, prepare: Preparation | None = None) -> None:
-        self.trainer = self._start("trainer", self.assignment(), prepare)
+        self.trainer = self._start("trainer", self.assignment(), None if self.exports else leave_out_exports, prepare)
 
     def add_worker(self, prepare: Preparation | None = None, *, is_remote: bool | None = None) -> Child:
         assert self.trainer is not None
@@ -165,6 +176,19 @@ class Lab:
         while not is_so(self.progress()):
             assert time.monotonic() < deadline, "it did not come so far"
             time.sleep(0.01)
+
+    def hold_up(self) -> int:
+        """Stops the only worker once it is ready, and adds one: of two that the job needs. Returns the first one's pid.
+
+        So the first step is under way and waits for it.
+        """
+        self.wait_for(lambda progress: any(view.state == "READY" for view in progress.snapshot.workers))
+        pid = self.workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        self.add_worker()
+        self.wait_for(lambda progress: progress.snapshot.is_running)
+        return pid
 
     def result(self) -> Result:
         assert self.trainer is not None

@@ -1,4 +1,4 @@
-"""Two workers through the whole service give what plain Keras gives on whole batches."""
+"""Two workers give what plain Keras gives on whole batches, in the lab and through the whole service."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from gradwire.client import Client
 from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.integration.cases import CASES, ROWS, Case, spec_of, write_npz
+from tests.integration.jobs import finished
+from tests.integration.lab import lab
 from workers.data.schedule import Schedule
 from workers.models.objects import make_loss, make_optimizer
 
@@ -65,26 +67,46 @@ def trained_by_keras(case: Case, spec: JobSpec) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", CASES)
-def test_two_workers_equal_plain_keras(
-    name: str, optimizer: str, client: Client, data_root: Path, tmp_path: Path
-) -> None:
-    case = CASES[name]()
-    write_npz(case, data_root / f"{name}.npz")
-    spec = spec_of(case, f"server:{name}.npz", optimizer=OPTIMIZERS[optimizer], training={"steps": STEPS})
-    job = client.submit(spec)
-    for _ in client.watch(job):
-        pass
-    job = client.get(job.id)
+def trained_in_the_lab(spec: JobSpec, folder: Path) -> Path:
+    """The path of the exported model."""
+    with lab(spec, folder, workers=2, exports=True) as job:
+        outcome = job.result().outcome
+    assert outcome.state == "SUCCEEDED", outcome.error
+    return folder / f"storage/jobs/{job.job_id}/export/model.keras"
+
+
+def trained_by_the_service(spec: JobSpec, folder: Path, client: Client) -> Path:
+    job = finished(client, client.submit(spec))
     assert job.state == pb.JOB_STATE_SUCCEEDED, (job.error.message, job.error.details)
     assert job.step == STEPS
+    return client.download(job, "export/keras", folder / "model.keras")
 
-    client.download(job, "export/keras", tmp_path / "model.keras")
-    ours = keras.models.load_model(tmp_path / "model.keras", compile=False)
-    theirs = trained_by_keras(case, spec)
+
+def assert_equal_to_keras(path: Path, case: Case, spec: JobSpec) -> None:
+    ours, theirs = keras.models.load_model(path, compile=False), trained_by_keras(case, spec)
     differences = {
         variable.path: float(np.abs(np.asarray(variable) - np.asarray(other)).max())
         for variable, other in zip(ours.weights, theirs.weights, strict=True)
     }
     assert max(differences.values()) <= 1e-5, differences
+
+
+def prepared(name: str, optimizer: str, data_root: Path) -> tuple[Case, JobSpec]:
+    case = CASES[name]()
+    write_npz(case, data_root / f"{name}.npz")
+    return case, spec_of(case, f"server:{name}.npz", optimizer=OPTIMIZERS[optimizer], training={"steps": STEPS})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", CASES)
+def test_two_workers_equal_plain_keras(name: str, optimizer: str, tmp_path: Path) -> None:
+    case, spec = prepared(name, optimizer, tmp_path)
+    assert_equal_to_keras(trained_in_the_lab(spec, tmp_path), case, spec)
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("several_heads", "adam"), ("recommender", "sgd")])
+def test_two_workers_of_a_service_equal_plain_keras(
+    name: str, optimizer: str, client: Client, data_root: Path, tmp_path: Path
+) -> None:
+    case, spec = prepared(name, optimizer, data_root)
+    assert_equal_to_keras(trained_by_the_service(spec, tmp_path, client), case, spec)

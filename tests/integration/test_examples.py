@@ -41,11 +41,12 @@ def test_an_example_trains(name: str, tmp_path: Path) -> None:
     spec = stored(load(FOLDER / name / "job.yaml"), tmp_path)
     assert violations(spec, allow_code=True) == []
     short = spec.training.model_copy(update={"epochs": None, "steps": 2, "evaluate_every": 0})
-    result = run(spec.model_copy(update={"training": short}), tmp_path, 1)
+    result = run(spec.model_copy(update={"training": short}), tmp_path, 1, exports=True)
     assert result.outcome.state == "SUCCEEDED", (
         result.outcome.error,
         result.outcome.error and result.outcome.error.details,
     )
+    assert result.progress.snapshot.exports == ("keras", "saved_model")
     assert shortfalls(name, result.progress.snapshot.eval_metrics), "two steps are no training, and it must show"
 
 

@@ -58,11 +58,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def trained(folder: Path, workers: int, steps: int, job_id: str, *, generation: int = 1, **spec: Any) -> Result:
+def trained(
+    folder: Path, workers: int, steps: int, job_id: str, *, generation: int = 1, exports: bool = False, **spec: Any
+) -> Result:
     training = {"steps": steps, **spec.pop("training")}
     case = spec.pop("case", None) or convolutional(has_state=True)
     made = spec_of(case, f"server:{case.name}.npz", training=training, **spec)
-    result = run(made, folder, workers, job_id=job_id, generation=generation)
+    result = run(made, folder, workers, job_id=job_id, generation=generation, exports=exports)
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     return result
 
@@ -141,7 +143,7 @@ def test_micro_batches_add_up_to_their_shard(folder: Path) -> None:
 def test_the_moving_average_is_what_is_evaluated_and_exported(optimizer: str, folder: Path) -> None:
     """SGD is updated in the weights buffer, Adagrad by Keras in variables of its own."""
     job_id = f"exported{optimizer}"
-    result = trained(folder, 1, STEPS, job_id, training=OPTIONS["moving_average"], optimizer=optimizer)
+    result = trained(folder, 1, STEPS, job_id, exports=True, training=OPTIONS["moving_average"], optimizer=optimizer)
     tensors = last_checkpoint(folder, job_id).tensors
     model = keras.models.load_model(folder / f"storage/jobs/{job_id}/export/model.keras", compile=False)
     for variable in model.trainable_variables:
@@ -165,7 +167,7 @@ def test_the_best_evaluation_is_exported_also_by_a_later_start(average: Any, res
     run(spec_with(steps=2, earlyStopping=None), folder, 1, job_id=f"short{kind}")
     wanted = last_checkpoint(folder, f"short{kind}").tensors
     for generation in (1, 2):
-        result = run(spec, folder, 1, job_id=f"best{kind}", generation=generation)
+        result = run(spec, folder, 1, job_id=f"best{kind}", generation=generation, exports=True)
         assert result.outcome.state == "SUCCEEDED", result.outcome.error
         assert result.progress.snapshot.step == 6
         best = result.progress.snapshot.best

@@ -53,14 +53,8 @@ def test_the_number_of_workers_changes_no_bit(name: str, workers: int, folder: P
 
 @pytest.mark.parametrize("name", ["convolutional", "several_heads"])
 def test_a_worker_killed_in_mid_step_changes_no_bit(name: str, folder: Path) -> None:
-    """It is stopped once it is ready, so that the first step waits for it, and then killed."""
     with lab(spec(name, min_workers=2), folder, workers=1) as job:
-        job.wait_for(lambda progress: any(view.state == "READY" for view in progress.snapshot.workers))
-        victim = job.workers[0].process.pid
-        assert victim is not None
-        os.kill(victim, signal.SIGSTOP)
-        job.add_worker()
-        job.wait_for(lambda progress: progress.snapshot.is_running)
+        victim = job.hold_up()
         assert job.progress().snapshot.step == 0
         os.kill(victim, signal.SIGKILL)
         result = job.result()
