@@ -1,3 +1,7 @@
+"""The exported model, as it is without Gradwire."""
+
+from __future__ import annotations
+
 import io
 import subprocess
 import sys
@@ -5,13 +9,12 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from gradwire.storage import Storage
 from service.training.export import export_model
-
-keras = pytest.importorskip("keras")
 
 LOADER = """
 import sys
@@ -20,17 +23,17 @@ import keras
 import tensorflow as tf
 
 assert not any(name.split(".")[0] in ("gradwire", "service", "workers") for name in sys.modules)
-folder = sys.argv[1]
-with np.load(folder + "/inputs.npz") as file:
-    inputs = {name: file[name] for name in file.files}
-inputs = inputs.get("only", inputs)
-model = keras.models.load_model(folder + "/model.keras")
-saved = tf.saved_model.load(folder + "/saved_model")
-assert set(saved.signatures) == {"serve", "serving_default"}, list(saved.signatures)
-for name, predict in (("keras", lambda x: model(x, training=False)), ("saved_model", saved.serve)):
-    outputs = predict(inputs)
-    outputs = outputs if isinstance(outputs, dict) else {"only": outputs}
-    np.savez(folder + "/" + name + ".npz", **{key: np.asarray(value) for key, value in outputs.items()})
+for folder in sys.argv[1:]:
+    with np.load(folder + "/inputs.npz") as file:
+        inputs = {name: file[name] for name in file.files}
+    inputs = inputs.get("only", inputs)
+    model = keras.models.load_model(folder + "/model.keras")
+    saved = tf.saved_model.load(folder + "/saved_model")
+    assert set(saved.signatures) == {"serve", "serving_default"}, list(saved.signatures)
+    for name, predict in (("keras", lambda x: model(x, training=False)), ("saved_model", saved.serve)):
+        outputs = predict(inputs)
+        outputs = outputs if isinstance(outputs, dict) else {"only": outputs}
+        np.savez(folder + "/" + name + ".npz", **{key: np.asarray(value) for key, value in outputs.items()})
 """
 
 
@@ -66,51 +69,51 @@ def unpack(storage: Storage, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("build", "inputs"),
-    [
-        (convolutional, {"only": np.linspace(0, 1, 192, dtype=np.float32).reshape(3, 8, 8, 1)}),
-        (
-            two_inputs_two_heads,
-            {
-                "wide": np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5),
-                "ids": np.arange(12, dtype=np.int32).reshape(4, 3) % 7,
-            },
-        ),
-    ],
-)
-def test_an_exported_model_predicts_the_same_without_gradwire(
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    build: Callable[[], keras.Model],
-    inputs: dict[str, np.ndarray],
-) -> None:
+MODELS: dict[str, tuple[Callable[[], keras.Model], dict[str, np.ndarray]]] = {
+    "convolutional": (convolutional, {"only": np.linspace(0, 1, 192, dtype=np.float32).reshape(3, 8, 8, 1)}),
+    "two_inputs_two_heads": (
+        two_inputs_two_heads,
+        {
+            "wide": np.linspace(-1, 1, 20, dtype=np.float32).reshape(4, 5),
+            "ids": np.arange(12, dtype=np.int32).reshape(4, 3) % 7,
+        },
+    ),
+}
+"""By name, with inputs; of a model with a single one it is `only`."""
+
+
+def exported(name: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, np.ndarray]:
+    """Puts both exports and the inputs into the folder; returns what the model predicts."""
+    build, inputs = MODELS[name]
     model = build()
     shift_weights(model)
-    expected = model(inputs.get("only", inputs), training=False)
-    expected = expected if isinstance(expected, dict) else {"only": expected}
-    storage = Storage(str(tmp_path / "storage"))
+    outputs = model(inputs.get("only", inputs), training=False)
+    storage = Storage(str(folder / "storage"))
     capfd.readouterr()
     exports = export_model(model, storage, "j1")
-    printed = capfd.readouterr()
+    assert capfd.readouterr() == ("", "")
     assert exports.formats == ("keras", "saved_model")
     assert exports.warnings == ()
-    assert printed.out == ""
-    assert printed.err == ""
+    unpack(storage, folder)
+    np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+    named = outputs if isinstance(outputs, dict) else {"only": outputs}
+    return {name: np.asarray(values) for name, values in named.items()}
 
-    unpack(storage, tmp_path)
-    np.savez(tmp_path / "inputs.npz", **inputs)  # type: ignore[arg-type]
-    script = tmp_path / "load.py"
-    script.write_text(LOADER)
-    command = [sys.executable, str(script), str(tmp_path)]
+
+@pytest.mark.timeout(180)
+def test_exported_models_predict_the_same_without_gradwire(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folders = {name: tmp_path / name for name in MODELS}
+    expected = {name: exported(name, folder, capfd) for name, folder in folders.items()}
+    (tmp_path / "load.py").write_text(LOADER)
+    command = [sys.executable, str(tmp_path / "load.py"), *map(str, folders.values())]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for format_name in exports.formats:
-        with np.load(tmp_path / f"{format_name}.npz") as outputs:
-            assert set(outputs.files) == set(expected)
-            for name in outputs.files:
-                np.testing.assert_allclose(outputs[name], np.asarray(expected[name]), rtol=1e-6, atol=1e-6)
+    for name, folder in folders.items():
+        for format_name in ("keras", "saved_model"):
+            with np.load(folder / f"{format_name}.npz") as outputs:
+                assert set(outputs.files) == set(expected[name])
+                for head in outputs.files:
+                    np.testing.assert_allclose(outputs[head], expected[name][head], rtol=1e-6, atol=1e-6)
 
 
 def test_the_tar_has_one_folder_in_order_and_no_traces_of_its_maker(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from service.training.groups import Groups
 from service.training.summation import StepSum, Summation
 from service.training.update import Update, make_update
 from service.training.weights import Weights
-from tests.integration.trained import variables_of
+from tests.integration.trained import snapshot_of, variables_of
 from workers.layout import Layout, Tensor
 from workers.models.objects import make_optimizer
 from workers.slices import Slices, Table
@@ -95,12 +95,7 @@ class Ours:
         return dict(zip(SHAPES, self.weights.values()[0], strict=True))
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        layout = Layout.of(self.weights.layout.tensors + self.update.layout.tensors)
-        names = [tensor.name for tensor in layout.tensors]
-        made = dict(zip(names, layout.views(bytearray(layout.total_bytes)), strict=True))
-        self.weights.copy_into(made)
-        self.update.copy_into(made)
-        return {key: value.copy() for key, value in made.items()}
+        return snapshot_of(self.weights, self.update)
 
 
 def reference(setting: str) -> tuple[tuple[keras.Variable, ...], Any]:

@@ -103,7 +103,7 @@ def test_yaml_has_the_rules_of_version_1_2() -> None:
         ("a: &a [*a]", "has an alias inside of what it stands for"),
         ("a: !!python/object:os.system x", "line 1, column 4: could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", "expected a single document"),
-        ("[" * 5000, "is nested too deeply"),
+        ("[" * 1000, "is nested too deeply"),
         ("a: " + "9" * 5000, "is not YAML"),
         ("", "is empty"),
         ("- a\n", "the top must be a mapping"),
