@@ -26,18 +26,6 @@ from service.api.transfer import Transfer
 from tests.contract.api_lab import WAIT_S, Served, job_spec, serving, wait_until
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.address) as made:
-        yield made
-
-
 def test_a_submitted_job_can_be_seen_and_watched_to_its_end(served: Served, client: Client) -> None:
     spec = job_spec()
     job = client.submit(spec)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,6 @@ from service.api.server import SERVICE
 from service.jobs.bulletin import Bulletin
 from service.jobs.states import JobState
 from tests.contract.api_lab import Served, job_spec, serving, wait_until
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.address) as made:
-        yield made
 
 
 def test_watchers_have_a_bound_and_give_their_place_back(tmp_path: Path) -> None:
@@ -143,17 +130,9 @@ def test_a_jobs_series_go_when_it_is_old(served: Served) -> None:
     assert record.id not in generate_latest(served.metrics.registry).decode()
 
 
-def test_tls(tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
+def test_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
     with serving(tmp_path / "state", tls_cert=cert, tls_key=key, token="s3cret") as served:
         port = served.api.address.port
         with Client(f"localhost:{port}", tls_cert=cert, token="s3cret") as client:
             assert client.list() == []
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    return cert, key

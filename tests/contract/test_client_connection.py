@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -96,21 +94,13 @@ def test_an_address_is_host_and_port(address: str) -> None:
         Client(address)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_tls_with_the_servers_own_certificate(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject, *files],
-        check=True,
-        capture_output=True,
-    )
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+def test_tls_with_the_servers_own_certificate(certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
     running = start(JobServiceDouble(token="secret"), credentials=credentials)
     running.service.add_job("j")
     try:
-        with Client(running.address, token="secret", tls_cert=certificate) as client:
+        with Client(running.address, token="secret", tls_cert=cert) as client:
             assert client.get("j").id == "j"
         with Client(running.address) as client, pytest.raises(Unavailable):
             client.get("j")
