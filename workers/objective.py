@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from gradwire.assignment import Assignment
-from gradwire.spec.job import ONLY, JobSpec, LossSpec
+from gradwire.spec.job import JobSpec, LossSpec
+from gradwire.spec.part import ONLY
 from gradwire.storage import Storage
 from workers.data.source import ArrayInfo
 from workers.losses import HeadLoss

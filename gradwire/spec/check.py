@@ -13,7 +13,8 @@ from gradwire import keras_gate
 from gradwire.errors import InvalidSpec, Violation
 from gradwire.keras_vocabulary import Kind
 from gradwire.spec.file_refs import file_refs
-from gradwire.spec.job import FileRef, JobSpec, KerasObjectSpec, Part, ResourceSpec, TrainingSpec, is_own
+from gradwire.spec.job import FileRef, JobSpec, KerasObjectSpec, ResourceSpec, TrainingSpec, is_own
+from gradwire.spec.part import Part
 from gradwire.spec.translation import path, violation_of
 
 MAX_VIOLATIONS = 100

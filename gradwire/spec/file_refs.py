@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from gradwire.spec.job import FileRef, JobSpec, Part
+from gradwire.spec.job import FileRef, JobSpec
+from gradwire.spec.part import Part
 
 PLACES = (
     ("model", "archive"),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-ONLY = ""
-"""The key that stands for a model's only input or output."""
+from gradwire.spec.names import misnamed
+from gradwire.spec.padding import PaddingSpec
+from gradwire.spec.part import ONLY, Part
 
 MAX_SHARDS = 1024
 MAX_WORKERS = 1024
@@ -28,14 +28,6 @@ OPTIMIZER_OWN_FIELDS = {
     "loss_scale_factor": "training.precision",
 }
 """What an optimiser's config would say a second time, and the field that says it."""
-
-
-class Part(BaseModel):
-    """Base of all parts of a specification."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
-    )
 
 
 def _named(value: object) -> object:
@@ -166,6 +158,12 @@ def _for_only(value: object) -> object:
 Keyed = Annotated[dict[str, str], BeforeValidator(_for_only)]
 
 
+def _for_all(value: object) -> object:
+    """One rule, which has no mapping within, is for all arrays."""
+    is_rule = isinstance(value, dict) and value and not any(isinstance(v, dict | Part) for v in value.values())
+    return {ONLY: value} if is_rule or isinstance(value, PaddingSpec) else value
+
+
 class DataSpec(Part):
     """Named arrays to named inputs and outputs."""
 
@@ -177,6 +175,9 @@ class DataSpec(Part):
     sample_weights: Keyed = Field(default_factory=dict)
     """Model output name to array name; the key "" stands for every output."""
     validation: ValidationSpec | None = None
+    padding: Annotated[dict[str, PaddingSpec], BeforeValidator(_for_all)] = Field(default_factory=dict)
+    """Array name to how its rows of several lengths are padded; the key "" stands for all such arrays that are not
+    named, which then have one length in each batch."""
     shuffle: bool = True
     """Whether each epoch is a permutation of the training rows by the job's seed; otherwise they keep their order."""
 
@@ -336,8 +337,8 @@ class JobSpec(Part):
             raise ValueError(
                 f"resources.minWorkers {least} is more than training.shards {shards}: no shard is cut for two workers"
             )
-        if set(self.loss) != set(self.data.labels):
-            raise ValueError(f"loss names the outputs {sorted(self.loss)}, data.labels {sorted(self.data.labels)}")
+        for fault in misnamed(self):
+            raise ValueError(fault)
         return self
 
     @classmethod
@@ -361,8 +362,9 @@ class JobSpec(Part):
             loss: a name, class, function or object of Keras; of several outputs a list or a dict.
             optimizer: a name or an object of Keras; its clipping becomes training.gradientClip.
             metrics: a list, or a dict of lists by output.
-            options: `loss_weights`; `name`; `trust`, the packages whose layers the server knows; and every field of
-                `training` and `resources`: global_batch=32, epochs=3, workers=2.
+            options: `loss_weights`; `padding`, with which rows of several lengths are lists with an array for each;
+                `name`; `trust`, the packages whose layers the server knows; and every field of `training` and
+                `resources`: global_batch=32, epochs=3, workers=2.
 
         Model and arrays are written to a folder that goes with this process, so submit the job before it ends.
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic_core import ErrorDetails
 
 from gradwire.errors import Violation
-from gradwire.spec.job import JobSpec, Part
+from gradwire.spec.job import JobSpec
+from gradwire.spec.part import Part
 
 MAX_SHOWN_CHARS = 60
 

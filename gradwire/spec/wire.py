@@ -110,6 +110,7 @@ def _data(data: job.DataSpec) -> pb.DataSpec:
         sample_weights=data.sample_weights,
         validation=validation,
         shuffle=data.shuffle,
+        padding={name: pb.PaddingSpec(**_given(**dict(rule))) for name, rule in data.padding.items()},
     )
 
 
@@ -187,6 +188,7 @@ def _read_data(data: pb.DataSpec, found: list[Violation]) -> dict[str, Any]:
         "inputs": dict(data.inputs),
         "labels": dict(data.labels),
         "sample_weights": dict(data.sample_weights),
+        "padding": {name: _fields(rule) for name, rule in data.padding.items()},
     }
     if data.HasField("shuffle"):
         document["shuffle"] = data.shuffle

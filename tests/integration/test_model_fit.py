@@ -28,7 +28,12 @@ MISFITS: dict[str, tuple[Callable[[], keras.Model], dict[str, Any], Info, list[s
     ),
     "unknown array": (conv, {"inputs": "pixel"}, {"pixels": info(8, 8), "y": info()}, ["'pixel'", "mean pixels"]),
     "unnamed input of two": (two_by_two, {}, {"x": info(3), "y": info()}, ["the model has 2: a, b"]),
-    "missing input": (two_by_two, {"inputs": {"a": "x"}}, {"x": info(3), "y": info()}, ["input 'b'"]),
+    "missing input": (
+        two_by_two,
+        {"inputs": {"a": "x"}},
+        {"x": info(3), "bb": info(2), "y": info()},
+        ["input 'b'; did you mean bb?"],
+    ),
     "input shape": (conv, {}, {"x": info(10, 8), "y": info()}, ["(8, 8, 1)", "(10, 8)", "'x'", "'image'"]),
     "input of texts": (conv, {}, {"x": info(8, 8, dtype="U3"), "y": info()}, ["<U3", "no numbers"]),
     "label shape": (nested, {}, {"x": info(4), "y": info(3)}, ["(3)", "(2)", "mse"]),
@@ -51,17 +56,6 @@ MISFITS: dict[str, tuple[Callable[[], keras.Model], dict[str, Any], Info, list[s
         {"loss": LSTM_LOSS},
         {"x": info(7, dtype="int64"), "y": info(dtype="int64")},
         ["(7, 5)", "shape ()"],
-    ),
-    "metric without labels": (
-        two_by_two,
-        {
-            "inputs": {"a": "x", "b": "z"},
-            "labels": {"size": "y"},
-            "loss": {"size": "mse"},
-            "metrics": {"kind": ["accuracy"]},
-        },
-        {"x": info(3), "z": info(2), "y": info()},
-        ["metrics.kind"],
     ),
     "unknown weights": (
         nested,

@@ -93,11 +93,59 @@ def faults(**parts: Any) -> list[tuple[str, str]]:
             "is not taken; say it",
         ),
         ({"resources": {"workers": 8, "minWorkers": 5}}, "resources.minWorkers", "5 is more than training.shards 4"),
-        ({"loss": {"other": "mse"}}, "loss", "names the outputs ['other'], data.labels ['']"),
+        ({"loss": {"other": "mse"}}, "loss", "names the output 'other', which has no labels in data.labels"),
     ],
 )
 def test_a_fault_is_told_once_and_in_plain_words(parts: dict[str, Any], field: str, says: str) -> None:
     found = faults(**parts)
+    assert [name for name, _ in found] == [field]
+    assert says in found[0][1]
+
+
+DIGIT = {"train": {"builtin": "digits"}, "inputs": {"image": "image"}, "labels": {"digit": "label"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "parts", "field", "says"),
+    [
+        ({}, {"loss": {"digitt": "mse"}}, "loss", "the output 'digitt', which has no labels in data.labels"),
+        ({}, {"loss": {"digitt": "mse"}}, "loss", "; did you mean digit?"),
+        ({}, {"loss": "mse"}, "loss", "names no output, which has no labels in data.labels; known: digit"),
+        (
+            {"labels": {"digit": "label", "digt": "label"}},
+            {"loss": {"digit": "mse"}},
+            "data.labels",
+            "the output 'digt', which has no loss; did you mean digit?",
+        ),
+        (
+            {},
+            {"metrics": {"dgit": ["mae"]}},
+            "metrics",
+            "'dgit', which has no labels in data.labels; did you mean digit?",
+        ),
+        ({"sampleWeights": {"dig": "w"}}, {}, "data.sampleWeights", "'dig', which has no labels in data.labels; did"),
+        ({"padding": {"imag": {"multiple": 8}}}, {}, "data.padding", "names 'imag', which is no array of"),
+        ({"padding": {"imag": {"multiple": 8}}}, {}, "data.padding", "; did you mean image?"),
+        ({"padding": {"digit": {"multiple": 8}}}, {}, "data.padding", "; by the name of its array it is 'label'"),
+        ({"padding": {"multipel": 8}}, {}, "data.padding.multipel", "did you mean multiple?"),
+        ({"padding": {"buckets": [8, 4]}}, {}, "data.padding", "buckets must ascend, as [4, 8]"),
+        ({"padding": {"value": 1}}, {}, "data.padding", "give exactly one of buckets, multiple"),
+        ({"padding": {"multiple": 8, "max": 20}}, {}, "data.padding", "max 20 is no multiple of 8; take 24"),
+        ({"padding": {"multiple": 8, "max": 8000}}, {}, "data.padding", "allows 1000 lengths"),
+        ({"padding": {"buckets": [8], "max": 8}}, {}, "data.padding", "max goes with multiple"),
+        ({"padding": {"multiple": 8, "truncate": True}}, {}, "data.padding", "truncate needs max, or buckets"),
+        (
+            {"padding": {name: {"multiple": 1, "max": 17} for name in ("image", "label")}},
+            {},
+            "data.padding",
+            "allows 289 combinations of lengths",
+        ),
+    ],
+)
+def test_names_and_lengths_are_refused_with_what_was_meant(
+    data: dict[str, Any], parts: dict[str, Any], field: str, says: str
+) -> None:
+    found = faults(data={**DIGIT, **data}, **{"loss": {"digit": "mse"}, **parts})
     assert [name for name, _ in found] == [field]
     assert says in found[0][1]
 

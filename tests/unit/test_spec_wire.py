@@ -34,6 +34,11 @@ FILES = st.fixed_dictionaries({"artifact": st.just(SHA256), "label": TEXT}) | st
 SOURCES = st.sampled_from([{"builtin": "digits"}, {"builtin": "diabetes"}]) | st.fixed_dictionaries({"npz": FILES})
 OBJECTS = st.fixed_dictionaries({"name": NAMES}, optional={"config": CONFIGS})
 
+RULES = st.fixed_dictionaries(
+    {"buckets": st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True).map(sorted)},
+    optional={"value": FINITE, "truncate": st.booleans()},
+) | st.fixed_dictionaries({"multiple": st.just(8)}, optional={"value": FINITE, "max": st.sampled_from([8, 64])})
+
 
 def counts(most: int = 2**31 - 1, least: int = 1) -> st.SearchStrategy[int]:
     return st.integers(min_value=least, max_value=most)
@@ -73,7 +78,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         optional={
             "validation": validation,
-            "sampleWeights": st.dictionaries(NAMES, TEXT, max_size=2),
+            "sampleWeights": st.just({}),
             "shuffle": st.booleans(),
         },
     )
@@ -85,6 +90,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     rows = draw(data)
+    if "sampleWeights" in rows:
+        rows["sampleWeights"] = dict.fromkeys(outputs, "w")
+    arrays = [*([rows["inputs"]] if isinstance(rows["inputs"], str) else rows["inputs"].values()), ""]
+    rows["padding"] = draw(st.dictionaries(st.sampled_from(arrays), RULES, max_size=1))
     trained = draw(training)
     if "validation" not in rows:
         trained.pop("earlyStopping", None)
@@ -100,7 +109,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 "training": st.just(trained),
             },
             optional={
-                "metrics": st.dictionaries(NAMES, st.lists(OBJECTS, max_size=3), max_size=3),
+                "metrics": st.dictionaries(st.sampled_from(outputs), st.lists(OBJECTS, max_size=3), max_size=3),
                 "resources": st.just(
                     {"workers": 3, "minWorkers": min(shards, 2), "cpusPerWorker": 0.5, "gpusPerWorker": 0.25}
                 ),

@@ -10,7 +10,8 @@ from keras.src import backend
 
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import canonical, near
-from gradwire.spec.job import ONLY, JobSpec, LossSpec, is_own
+from gradwire.spec.job import JobSpec, LossSpec, is_own
+from gradwire.spec.part import ONLY
 from workers.data.source import ArrayInfo
 from workers.models.heads import Heads, InputSpec, input_specs, pack_inputs, unpack_outputs
 from workers.models.names import MISMATCH, resolve
@@ -61,10 +62,8 @@ def _inputs(heads: Heads, spec: JobSpec, arrays: Mapping[str, ArrayInfo]) -> dic
     inputs = resolve(spec.data.inputs, heads.input_names, field="data.inputs", what="input")
     missing = [name for name in heads.input_names if name not in inputs]
     if missing:
-        has = ", ".join(sorted(arrays))
-        raise JobFailed(
-            f"data.inputs gives no array for the model's input {missing[0]!r}; the data has {has}", code=MISMATCH
-        )
+        has = near(missing[0], [name for name in arrays if name not in inputs.values()])
+        raise JobFailed(f"data.inputs gives no array for the model's input {missing[0]!r}{has}", code=MISMATCH)
     _check_arrays("data.inputs", inputs, arrays)
     return inputs
 
@@ -72,9 +71,7 @@ def _inputs(heads: Heads, spec: JobSpec, arrays: Mapping[str, ArrayInfo]) -> dic
 def _labels(heads: Heads, spec: JobSpec, arrays: Mapping[str, ArrayInfo]) -> dict[str, str]:
     labels = resolve(spec.data.labels, heads.output_names, field="data.labels", what="output")
     _check_arrays("data.labels", labels, arrays)
-    for name in resolve(spec.metrics, heads.output_names, field="metrics", what="output"):
-        if name not in labels:
-            raise JobFailed(f"metrics.{name}: data.labels has no labels for this output", code=MISMATCH)
+    resolve(spec.metrics, heads.output_names, field="metrics", what="output")
     return labels
 
 
@@ -99,11 +96,22 @@ def _check_input(name: str, spec: InputSpec, array: str, info: ArrayInfo) -> Non
     if info.dtype.kind in "OSUV":
         raise JobFailed(f"data.inputs.{name}: array {array!r} has dtype {info.dtype}, no numbers", code=MISMATCH)
     if _fits(wanted, given):
+        _check_open(f"data.inputs.{name}: the model's input {name!r} takes", wanted, array, info)
         return
     raise JobFailed(
         f"data.inputs.{name}: the model's input {name!r} takes {_text(wanted)}, array {array!r} has {_text(given)}",
         code=MISMATCH,
     )
+
+
+def _check_open(what: str, wanted: Shape, array: str, info: ArrayInfo) -> None:
+    """Rows of several lengths need an axis that is open."""
+    if info.is_ragged and len(wanted) == len(info.shape) and wanted[0] is not None:
+        raise JobFailed(
+            f"{what} {_text(wanted)}, but array {array!r} is padded to several lengths: give its axis no size "
+            f"(None), or pad to that one length, as data.padding.{array}: {{buckets: [{wanted[0]}]}}",
+            code=MISMATCH,
+        )
 
 
 def _agrees(wanted: Shape, given: Shape) -> bool:
@@ -158,6 +166,8 @@ def _check_label(name: str, loss: LossSpec, output: Shape, array: str, info: Arr
         )
     if not is_free and not _fits(wanted, label):
         raise JobFailed(f"{where}; {loss.name} takes labels of {_text(wanted[1:])}", code=MISMATCH)
+    if not is_free:
+        _check_open(f"data.labels.{name}: {loss.name} takes labels of", wanted[1:], array, info)
 
 
 def _is_free(loss: LossSpec) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from gradwire.errors import JobFailed
 from gradwire.keras_vocabulary import near
-from gradwire.spec.job import ONLY
+from gradwire.spec.part import ONLY
 
 T = TypeVar("T")
 

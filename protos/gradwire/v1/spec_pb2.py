@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"T\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x83\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"`\n\x0ePythonFunction\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\xc1\x03\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x12\x14\n\x07shuffle\x18\x06 \x01(\x08H\x00\x88\x01\x01\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08_shuffle\"}\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\x8f\x05\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x12\x1c\n\x14weight_decay_exclude\x18\x10 \x03(\t\x12Y\n\x19learning_rate_multipliers\x18\x11 \x03(\x0b\x32\x36.gradwire.v1.TrainingSpec.LearningRateMultipliersEntry\x12\x32\n\x0emoving_average\x18\x12 \x01(\x0b\x32\x1a.gradwire.v1.MovingAverage\x12\x0e\n\x06sparse\x18\x14 \x01(\t\x1a>\n\x1cLearningRateMultipliersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"!\n\rMovingAverage\x12\x10\n\x08momentum\x18\x01 \x01(\x01\"[\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\x12\x14\n\x0crestore_best\x18\x04 \x01(\x08\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\xa4\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\r\x12\x0e\n\x06spares\x18\x06 \x01(\r\x12\x10\n\x08\x65xchange\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\"\xda\x03\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x05model\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12#\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.DataSpec\x12,\n\x04loss\x18\x04 \x03(\x0b\x32\x1e.gradwire.v1.JobSpec.LossEntry\x12+\n\toptimizer\x18\x05 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x32\n\x07metrics\x18\x06 \x03(\x0b\x32!.gradwire.v1.JobSpec.MetricsEntry\x12+\n\x08training\x18\x07 \x01(\x0b\x32\x19.gradwire.v1.TrainingSpec\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.gradwire.v1.ResourceSpec\x1a\x42\n\tLossEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.gradwire.v1.LossSpec:\x02\x38\x01\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.MetricList:\x02\x38\x01\"0\n\x0bKerasObject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"T\n\x08LossSpec\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.gradwire.v1.KerasObject\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"5\n\nMetricList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.gradwire.v1.KerasObject\"\x83\x01\n\tModelSpec\x12\x14\n\nkeras_json\x18\x01 \x01(\tH\x00\x12\'\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"`\n\x0ePythonFunction\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12$\n\x06source\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.FileRef\"O\n\x07\x46ileRef\x12\x12\n\x08\x61rtifact\x18\x01 \x01(\tH\x00\x12\x15\n\x0bserver_path\x18\x02 \x01(\tH\x00\x12\r\n\x05label\x18\x03 \x01(\tB\n\n\x08location\"\xc0\x04\n\x08\x44\x61taSpec\x12&\n\x05train\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.DataSource\x12\x31\n\x06inputs\x18\x02 \x03(\x0b\x32!.gradwire.v1.DataSpec.InputsEntry\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32!.gradwire.v1.DataSpec.LabelsEntry\x12@\n\x0esample_weights\x18\x04 \x03(\x0b\x32(.gradwire.v1.DataSpec.SampleWeightsEntry\x12/\n\nvalidation\x18\x05 \x01(\x0b\x32\x1b.gradwire.v1.ValidationSpec\x12\x14\n\x07shuffle\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x33\n\x07padding\x18\x07 \x03(\x0b\x32\".gradwire.v1.DataSpec.PaddingEntry\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12SampleWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aH\n\x0cPaddingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.gradwire.v1.PaddingSpec:\x02\x38\x01\x42\n\n\x08_shuffle\"^\n\x0bPaddingSpec\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0f\n\x07\x62uckets\x18\x02 \x03(\r\x12\x10\n\x08multiple\x18\x03 \x01(\r\x12\x0b\n\x03max\x18\x04 \x01(\r\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"}\n\nDataSource\x12\x11\n\x07\x62uiltin\x18\x01 \x01(\tH\x00\x12#\n\x03npz\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.FileRefH\x00\x12-\n\x06python\x18\x03 \x01(\x0b\x32\x1b.gradwire.v1.PythonFunctionH\x00\x42\x08\n\x06source\"T\n\x0eValidationSpec\x12\x0f\n\x05split\x18\x01 \x01(\x01H\x00\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x17.gradwire.v1.DataSourceH\x00\x42\x06\n\x04kind\"\x8f\x05\n\x0cTrainingSpec\x12\x14\n\x0cglobal_batch\x18\x01 \x01(\r\x12\x10\n\x06\x65pochs\x18\x02 \x01(\rH\x00\x12\x0f\n\x05steps\x18\x03 \x01(\rH\x00\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12\x0e\n\x06shards\x18\x05 \x01(\r\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x0b\n\x03xla\x18\x08 \x01(\t\x12\x30\n\rgradient_clip\x18\t \x01(\x0b\x32\x19.gradwire.v1.GradientClip\x12\x14\n\x0c\x61\x63\x63umulation\x18\n \x01(\r\x12\x16\n\x0e\x65valuate_every\x18\x0b \x01(\r\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0c \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12/\n\ncheckpoint\x18\r \x01(\x0b\x32\x1b.gradwire.v1.CheckpointSpec\x12\x14\n\x0con_nonfinite\x18\x0e \x01(\t\x12\x14\n\x0c\x64isconnected\x18\x0f \x01(\x01\x12\x1c\n\x14weight_decay_exclude\x18\x10 \x03(\t\x12Y\n\x19learning_rate_multipliers\x18\x11 \x03(\x0b\x32\x36.gradwire.v1.TrainingSpec.LearningRateMultipliersEntry\x12\x32\n\x0emoving_average\x18\x12 \x01(\x0b\x32\x1a.gradwire.v1.MovingAverage\x12\x0e\n\x06sparse\x18\x14 \x01(\t\x1a>\n\x1cLearningRateMultipliersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06length\"+\n\x0cGradientClip\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x01\"!\n\rMovingAverage\x12\x10\n\x08momentum\x18\x01 \x01(\x01\"[\n\rEarlyStopping\x12\x10\n\x08patience\x18\x01 \x01(\r\x12\x0f\n\x07monitor\x18\x02 \x01(\t\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\x12\x14\n\x0crestore_best\x18\x04 \x01(\x08\"R\n\x0e\x43heckpointSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\r\x12\x0c\n\x04keep\x18\x02 \x01(\r\x12\x0f\n\x07monitor\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\xa4\x01\n\x0cResourceSpec\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\x13\n\x0bmin_workers\x18\x02 \x01(\r\x12\x17\n\x0f\x63pus_per_worker\x18\x03 \x01(\x01\x12\x17\n\x0fgpus_per_worker\x18\x04 \x01(\x01\x12\x1a\n\x12threads_per_worker\x18\x05 \x01(\r\x12\x0e\n\x06spares\x18\x06 \x01(\r\x12\x10\n\x08\x65xchange\x18\x07 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._loaded_options = None
   _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_DATASPEC_PADDINGENTRY']._loaded_options = None
+  _globals['_DATASPEC_PADDINGENTRY']._serialized_options = b'8\001'
   _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._loaded_options = None
   _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_options = b'8\001'
   _globals['_JOBSPEC']._serialized_start=40
@@ -62,29 +64,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEREF']._serialized_start=939
   _globals['_FILEREF']._serialized_end=1018
   _globals['_DATASPEC']._serialized_start=1021
-  _globals['_DATASPEC']._serialized_end=1470
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1312
-  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1357
-  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1359
-  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1404
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1406
-  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1458
-  _globals['_DATASOURCE']._serialized_start=1472
-  _globals['_DATASOURCE']._serialized_end=1597
-  _globals['_VALIDATIONSPEC']._serialized_start=1599
-  _globals['_VALIDATIONSPEC']._serialized_end=1683
-  _globals['_TRAININGSPEC']._serialized_start=1686
-  _globals['_TRAININGSPEC']._serialized_end=2341
-  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_start=2269
-  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_end=2331
-  _globals['_GRADIENTCLIP']._serialized_start=2343
-  _globals['_GRADIENTCLIP']._serialized_end=2386
-  _globals['_MOVINGAVERAGE']._serialized_start=2388
-  _globals['_MOVINGAVERAGE']._serialized_end=2421
-  _globals['_EARLYSTOPPING']._serialized_start=2423
-  _globals['_EARLYSTOPPING']._serialized_end=2514
-  _globals['_CHECKPOINTSPEC']._serialized_start=2516
-  _globals['_CHECKPOINTSPEC']._serialized_end=2598
-  _globals['_RESOURCESPEC']._serialized_start=2601
-  _globals['_RESOURCESPEC']._serialized_end=2765
+  _globals['_DATASPEC']._serialized_end=1597
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_start=1365
+  _globals['_DATASPEC_INPUTSENTRY']._serialized_end=1410
+  _globals['_DATASPEC_LABELSENTRY']._serialized_start=1412
+  _globals['_DATASPEC_LABELSENTRY']._serialized_end=1457
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_start=1459
+  _globals['_DATASPEC_SAMPLEWEIGHTSENTRY']._serialized_end=1511
+  _globals['_DATASPEC_PADDINGENTRY']._serialized_start=1513
+  _globals['_DATASPEC_PADDINGENTRY']._serialized_end=1585
+  _globals['_PADDINGSPEC']._serialized_start=1599
+  _globals['_PADDINGSPEC']._serialized_end=1693
+  _globals['_DATASOURCE']._serialized_start=1695
+  _globals['_DATASOURCE']._serialized_end=1820
+  _globals['_VALIDATIONSPEC']._serialized_start=1822
+  _globals['_VALIDATIONSPEC']._serialized_end=1906
+  _globals['_TRAININGSPEC']._serialized_start=1909
+  _globals['_TRAININGSPEC']._serialized_end=2564
+  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_start=2492
+  _globals['_TRAININGSPEC_LEARNINGRATEMULTIPLIERSENTRY']._serialized_end=2554
+  _globals['_GRADIENTCLIP']._serialized_start=2566
+  _globals['_GRADIENTCLIP']._serialized_end=2609
+  _globals['_MOVINGAVERAGE']._serialized_start=2611
+  _globals['_MOVINGAVERAGE']._serialized_end=2644
+  _globals['_EARLYSTOPPING']._serialized_start=2646
+  _globals['_EARLYSTOPPING']._serialized_end=2737
+  _globals['_CHECKPOINTSPEC']._serialized_start=2739
+  _globals['_CHECKPOINTSPEC']._serialized_end=2821
+  _globals['_RESOURCESPEC']._serialized_start=2824
+  _globals['_RESOURCESPEC']._serialized_end=2988
 # @@protoc_insertion_point(module_scope)

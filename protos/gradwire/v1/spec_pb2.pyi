@@ -351,12 +351,34 @@ class DataSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PaddingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___PaddingSpec: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___PaddingSpec | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRAIN_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SAMPLE_WEIGHTS_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
     SHUFFLE_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
     shuffle: _builtins.bool
     """Whether the job's seed permutes the training rows in each epoch; true where it is not set."""
     @_builtins.property
@@ -375,6 +397,12 @@ class DataSpec(_message.Message):
 
     @_builtins.property
     def validation(self) -> Global___ValidationSpec: ...
+    @_builtins.property
+    def padding(self) -> _containers.MessageMap[_builtins.str, Global___PaddingSpec]:
+        """Array name to how its rows of several lengths are padded; the key "" stands for all such arrays that are not named,
+        which then have one length in each batch.
+        """
+
     def __init__(
         self,
         *,
@@ -384,16 +412,57 @@ class DataSpec(_message.Message):
         sample_weights: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validation: Global___ValidationSpec | None = ...,
         shuffle: _builtins.bool | None = ...,
+        padding: _abc.Mapping[_builtins.str, Global___PaddingSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle", "shuffle", b"shuffle", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle", "inputs", b"inputs", "labels", b"labels", "sample_weights", b"sample_weights", "shuffle", b"shuffle", "train", b"train", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle", "inputs", b"inputs", "labels", b"labels", "padding", b"padding", "sample_weights", b"sample_weights", "shuffle", b"shuffle", "train", b"train", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__shuffle: _TypeAlias = _typing.Literal["shuffle"]  # noqa: Y015
     _WhichOneofArgType__shuffle: _TypeAlias = _typing.Literal["_shuffle", b"_shuffle"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shuffle) -> _WhichOneofReturnType__shuffle | None: ...
 
 Global___DataSpec: _TypeAlias = DataSpec  # noqa: Y015
+
+@_typing.final
+class PaddingSpec(_message.Message):
+    """A batch is padded to the first of these lengths that holds its longest row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    MULTIPLE_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """What shorter rows are filled up with."""
+    multiple: _builtins.int
+    """The lengths are the multiples of this number."""
+    max: _builtins.int
+    """The longest multiple; 0 for as long as the data's longest row needs."""
+    truncate: _builtins.bool
+    """Whether rows beyond the longest length lose their end; otherwise they fail the job."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The lengths, ascending; or else `multiple`."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        multiple: _builtins.int = ...,
+        max: _builtins.int = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "max", b"max", "multiple", b"multiple", "truncate", b"truncate", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaddingSpec: _TypeAlias = PaddingSpec  # noqa: Y015
 
 @_typing.final
 class DataSource(_message.Message):
