@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from gradwire.client import Client
     from gradwire.notebook.fit import fit
     from gradwire.notebook.local_server import local_server
+    from gradwire.ragged_rows import ragged
     from gradwire.spec.file import load, parse
     from gradwire.spec.job import JobSpec
 
-__all__ = ["Client", "JobSpec", "errors", "fit", "load", "local_server", "parse"]
+__all__ = ["Client", "JobSpec", "errors", "fit", "load", "local_server", "parse", "ragged"]
 
 _HOMES = {
     "Client": "gradwire.client",
@@ -35,6 +36,7 @@ _HOMES = {
     "load": "gradwire.spec.file",
     "local_server": "gradwire.notebook.local_server",
     "parse": "gradwire.spec.file",
+    "ragged": "gradwire.ragged_rows",
 }
 
 

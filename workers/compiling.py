@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -13,6 +14,9 @@ from gradwire.spec.job import TrainingSpec
 from workers.data.batch import Batch
 from workers.exchange.messages import MEASURE
 from workers.program import GradientProgram, Objective, Prepared, Share
+from workers.retracing import TraceBound
+
+T = TypeVar("T")
 
 RUNS = 9
 WORTH = 0.95
@@ -35,7 +39,7 @@ class Compiled:
         return "on" if self.is_xla else "off"
 
 
-def program_of(objective: Objective, training: TrainingSpec, is_xla: bool) -> GradientProgram:
+def program_of(objective: Objective, training: TrainingSpec, bound: TraceBound, is_xla: bool) -> GradientProgram:
     """A job's gradient program, not traced yet."""
     is_scaling = training.precision == "mixed_float16"
     is_flagged = is_scaling or training.on_nonfinite == "skip"
@@ -46,11 +50,12 @@ def program_of(objective: Objective, training: TrainingSpec, is_xla: bool) -> Gr
         is_flagged=is_flagged,
         sparse=training.sparse,
         parts=training.shards * training.accumulation,
+        bound=bound,
     )
 
 
 def traced(
-    make: Callable[[bool], GradientProgram], sizes: Sequence[int], batch_of: Callable[[int], Batch], xla: str
+    make: Callable[[bool], GradientProgram], sizes: Sequence[T], batch_of: Callable[[T], Batch], xla: str
 ) -> Compiled:
     """The program, traced for batches of these sizes, the largest last; XLA has compiled it for all of them.
 

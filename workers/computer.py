@@ -169,7 +169,10 @@ class NodeComputer:
     def _run(self, part: Prepared, share: Share, seeds: np.ndarray, into: Accumulator) -> bool:
         """Computes a micro-batch; returns whether it is finite beyond doubt."""
         begun = time.perf_counter()
+        if not self._program.is_traced(part):
+            self.phase = "trace"
         outputs = self._program.run(part, share, seeds)
+        self.phase = "compute"
         computed = time.perf_counter()
         is_finite = into.fill(outputs)
         self._times.compute_s += computed - begun

@@ -24,6 +24,7 @@ from workers.losses import HeadLoss, Terms
 from workers.metrics import MetricSet
 from workers.models.heads import Heads, pack_inputs, unpack_outputs
 from workers.purity import check_pure
+from workers.retracing import Shapes, TraceBound, shapes_of
 from workers.sparse import Mode, SparseGradients, divided
 from workers.variables import ModelVariables
 
@@ -69,14 +70,24 @@ class Prepared:
 
     batch: Batch
     tensors: tuple[Any, ...]
+    shapes: Shapes
 
     @classmethod
     def of(cls, batch: Batch) -> Prepared:
-        return cls(batch, tuple(_tensor(array) for array in _arrays(batch)))
+        return cls(batch, tuple(_tensor(array) for array in _arrays(batch)), shapes_of(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """The program for batches of one shape. `terms` are the heads', of which only numbers and words are read."""
+
+    step: Concrete
+    count: Concrete | None
+    terms: tuple[Terms, ...]
 
 
 class GradientProgram:
-    """Traces once for each shard size and runs shards.
+    """Traces once for each number of samples, and each length that they are padded to, and runs shards.
 
     Args:
         objective: the model, built.
@@ -85,11 +96,12 @@ class GradientProgram:
         is_flagged: whether contributions have a place for `NONFINITE`.
         sparse: how tables are updated.
         parts: at most so many runs make up a batch.
+        bound: on traces; none where it is not given.
     """
 
     def __init__(
         self, objective: Objective, *, xla: bool = False, is_scaling: bool = False, is_flagged: bool = False,
-        sparse: Mode = "exact", parts: int = 1,
+        sparse: Mode = "exact", parts: int = 1, bound: TraceBound | None = None,
     ) -> None:  # fmt: skip
         self._objective = objective
         self._variables = ModelVariables.of(objective.model)
@@ -97,11 +109,11 @@ class GradientProgram:
         self._xla = xla
         self._is_scaling = is_scaling
         self._is_flagged = is_flagged
-        self._traces: dict[int, Concrete] = {}
-        self._counts: dict[int, Concrete] = {}
+        self._bound = bound
+        self._traced: dict[Shapes, _Traced] = {}
         self._kinds: tuple[Terms, ...] = ()
         self._changed: tuple[int, ...] = ()
-        self._kept: dict[Share, tuple[Any, ...]] = {}
+        self._kept: dict[tuple[Share, Shapes], tuple[Any, ...]] = {}
         self.traces = 0
         """How often TensorFlow has traced; more than `trace` was called for holds steps up."""
         self.id_inputs: dict[IdInput, None] = {}
@@ -118,11 +130,13 @@ class GradientProgram:
         return sum(terms.kind == "exchanged" for terms in self._kinds)
 
     def trace(self, batch: Batch) -> None:
-        """Traces the program for this batch's number of samples, and checks that it is pure.
+        """Traces the program for a batch of these shapes, and checks that it is pure.
 
         Raises:
-            JobFailed: a variable that no loss reaches, or an impure model.
+            JobFailed: a variable that no loss reaches, an impure model, or more traces than are allowed.
         """
+        if self._bound is not None:
+            self._bound.require(self._traced, batch)
         groups = [tuple(group) for group in (batch.inputs, batch.labels, batch.sample_weights)]
         specs = [tf.TensorSpec(array.shape, array.dtype) for array in _arrays(batch)]
         seeds = tf.TensorSpec((len(self._variables.seeds), 2), tf.int64)
@@ -144,12 +158,12 @@ class GradientProgram:
         concrete = function.get_concrete_function(*specs, *scalars)
         known = [variable._value for variable in self._variables.bound + self._variables.seeds]
         check_pure(concrete, known, {layer.name for layer in self._objective.model._flatten_layers()})
-        self._traces[batch.samples] = Concrete(concrete)
         tables = {v.path: v._value for v in self._variables.bound if len(v.shape)}
         self.id_inputs |= dict.fromkeys(id_inputs(concrete.graph, list(batch.inputs), tables))
+        terms, counter = self._kinds, None
         if self.exchanged_heads:
-            counter = tf.function(count, autograph=False)
-            self._counts[batch.samples] = Concrete(counter.get_concrete_function(*specs, seeds))
+            counter = Concrete(tf.function(count, autograph=False).get_concrete_function(*specs, seeds))
+        self._traced[shapes_of(batch)] = _Traced(Concrete(concrete), counter, terms)
 
     def contribution(self) -> Layout:
         """The layout of what `run` returns; after the first trace."""
@@ -172,22 +186,35 @@ class GradientProgram:
         written to.
 
         Args:
-            prepared: the shard's samples; as many as a trace was made for.
+            prepared: the shard's samples; shapes that come for the first time are traced now.
             seeds: int64 of shape (seed generators, 2).
         """
-        run = self._traces[prepared.batch.samples]
-        return run(*prepared.tensors, self._seeds(seeds), *self._scalars(share))
+        traced = self._traced_for(prepared)
+        return traced.step(*prepared.tensors, self._seeds(seeds), *self._scalars(share, prepared.shapes, traced.terms))
 
     def denominators(self, prepared: Prepared, seeds: np.ndarray) -> tuple[float, ...]:
         """This shard's denominators of the heads that need them exchanged."""
-        (counted,) = self._counts[prepared.batch.samples](*prepared.tensors, self._seeds(seeds))
+        count = self._traced_for(prepared).count
+        assert count is not None  # the trainer asks only where heads are exchanged
+        (counted,) = count(*prepared.tensors, self._seeds(seeds))
         return tuple(float(value) for value in counted)
 
-    def _scales(self, share: Share) -> np.ndarray:
+    def is_traced(self, prepared: Prepared) -> bool:
+        """Whether a batch of these shapes runs without a trace."""
+        return prepared.shapes in self._traced
+
+    def _traced_for(self, prepared: Prepared) -> _Traced:
+        found = self._traced.get(prepared.shapes)
+        if found is None:
+            self.trace(prepared.batch)
+            found = self._traced[prepared.shapes]
+        return found
+
+    def _scales(self, share: Share, heads: Sequence[Terms]) -> np.ndarray:
         """1 / denominator of the whole batch for each head; 0 where nothing is valid."""
         remaining = iter(share.denominators)
         scales = []
-        for terms in self._kinds:
+        for terms in heads:
             if terms.kind == "one":
                 denominator = 1.0
             elif terms.kind == "samples":
@@ -197,15 +224,15 @@ class GradientProgram:
             scales.append(1.0 / denominator if denominator else 0.0)
         return np.array(scales, np.float32)
 
-    def _scalars(self, share: Share) -> tuple[Any, ...]:
+    def _scalars(self, share: Share, shapes: Shapes, heads: Sequence[Terms]) -> tuple[Any, ...]:
         """Scales, share and whether it is first, as tensors; kept where they come again, as in every full batch."""
-        found = self._kept.get(share)
+        found = self._kept.get((share, shapes))
         if found is None:
             part = tf.constant(share.samples / share.batch_samples, tf.float32)
             scale = [tf.constant(share.loss_scale, tf.float32)] * self._is_scaling
-            found = (tf.constant(self._scales(share)), part, tf.constant(share.is_first), *scale)
+            found = (tf.constant(self._scales(share, heads)), part, tf.constant(share.is_first), *scale)
             if not share.denominators and len(self._kept) < MAX_KEPT:
-                self._kept[share] = found
+                self._kept[share, shapes] = found
         return found
 
     def _seeds(self, seeds: np.ndarray) -> Any:
@@ -228,7 +255,7 @@ class GradientProgram:
             head.terms(labels[head.output], outputs[head.output], weights.get(head.output))
             for head in self._objective.losses
         ]
-        self._kinds = self._kinds or tuple(terms)
+        self._kinds = tuple(terms)
         return terms
 
     def _count(self, inputs: Any, labels: Any, weights: Any, seeds: Any) -> Any:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Self
 
 from gradwire.assignment import Assignment
-from gradwire.spec.job import ONLY, DataSpec, JobSpec
+from gradwire.spec.job import DataSpec, JobSpec
+from gradwire.spec.part import ONLY
 from gradwire.storage import Storage
 from workers.data.batch import BatchMaker
 from workers.data.opening import DataPlace, open_data
+from workers.data.padding import Padding
 from workers.data.schedule import Schedule
-from workers.data.source import Source
+from workers.data.source import ArrayInfo, Source
 from workers.models.heads import Heads
+from workers.retracing import TraceBound
 
 MAX_SHOWN = 10
 """Rows in a message."""
@@ -28,6 +31,7 @@ class Rows:
     train: Source
     validation: Source | None
     schedule: Schedule
+    padding: Padding
 
     @classmethod
     def open(cls, spec: JobSpec, assignment: Assignment) -> Self:
@@ -44,7 +48,13 @@ class Rows:
         )
         train, validation = open_data(spec.data, spec.training.seed, place)
         schedule = Schedule.of(spec.training, train.rows, shuffle=spec.data.shuffle)
-        return cls(data=spec.data, train=train, validation=validation, schedule=schedule)
+        padding = Padding.of(spec.data.padding, [train] if validation is None else [train, validation])
+        return cls(data=spec.data, train=train, validation=validation, schedule=schedule, padding=padding)
+
+    @property
+    def arrays(self) -> Mapping[str, ArrayInfo]:
+        """Every array as batches have it."""
+        return self.padding.infos
 
     def samples(self, step: int, shard: int) -> str:
         """Which rows of the training source a shard holds, for messages."""
@@ -63,7 +73,16 @@ class Rows:
             labels=_resolve(self.data.labels, heads.output_names[0]),
             sample_weights={**everywhere, **named},
             input_dtypes=input_dtypes,
+            padding=self.padding,
         )
+
+    def trace_bound(self, heads: Heads, sizes: int) -> TraceBound:
+        """How often programs are traced for batches of so many sizes."""
+        inputs = _resolve(self.data.inputs, heads.input_names[0])
+        labels = _resolve(self.data.labels, heads.output_names[0])
+        named = {"data.inputs": inputs, "data.labels": labels, "data.sampleWeights": self.data.sample_weights}
+        arrays = {f"{field}.{name}": array for field, group in named.items() for name, array in group.items()}
+        return TraceBound(sizes * self.padding.max_shapes, arrays)
 
 
 def _resolve(names: Mapping[str, str], only: str) -> dict[str, str]:

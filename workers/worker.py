@@ -25,6 +25,7 @@ from workers.computer import BatchTerms, NodeComputer, Parts
 from workers.data.micro_batches import MicroBatches
 from workers.data.prefetch import Prefetcher
 from workers.data.row_order import RowOrder
+from workers.data.shard_shape import first_shapes
 from workers.denormals import flush_denormals
 from workers.exchange.client import ExchangeClient, SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
@@ -137,20 +138,23 @@ class Worker:
     def _trace(self, rows: Rows, xla: str) -> tuple[Compiled, Prefetcher[Parts]]:
         storage = Storage(self._assignment.storage_url)
         with unfilled():
-            objective = make_objective(self._spec, self._assignment, storage, rows.train.arrays)
+            objective = make_objective(self._spec, self._assignment, storage, rows.arrays)
         batches = rows.batches(rows.train, objective.heads, input_dtypes(objective))
         parts = MicroBatches.of(self._spec.training.accumulation, rows.schedule.shard_capacity)
+        order, sizes = RowOrder(rows.schedule), parts.sizes(rows.schedule.shard_sizes())
         compiled = traced(
-            partial(program_of, objective, self._spec.training),
-            parts.sizes(rows.schedule.shard_sizes()),
-            lambda samples: batches.make(np.arange(samples, dtype=np.int64)),
+            partial(program_of, objective, self._spec.training, rows.trace_bound(objective.heads, len(sizes))),
+            first_shapes(rows.schedule, parts, batches, order),
+            lambda shape: batches.make(np.arange(shape.samples, dtype=np.int64), shape.lengths),
             xla,
         )
-        order = RowOrder(rows.schedule)
-        ids_of = IdCheck(compiled.program.id_inputs, rows.train)
+        ids_of = IdCheck(tuple(compiled.program.id_inputs), rows.train)
 
         def prepare(step: int, shard: int) -> Parts:
-            return tuple(Prepared.of(ids_of.check(batches.make(ids))) for ids in parts.split(order.ids(step, shard)))
+            # All shards of a step have one length: that of the whole batch, as if it were padded in one piece.
+            lengths = batches.lengths(order.batch(step)) if batches.padding else ()
+            made = (batches.make(ids, lengths) for ids in parts.split(order.ids(step, shard)))
+            return tuple(Prepared.of(ids_of.check(batch)) for batch in made)
 
         return compiled, Prefetcher(prepare)
 

@@ -16,6 +16,7 @@ from workers.data.batch import Batch, BatchMaker
 from workers.mirrors import mirrored
 from workers.models.heads import pack_inputs, unpack_outputs
 from workers.program import LOSS, Objective, Prepared
+from workers.retracing import Shapes, TraceBound, shapes_of
 from workers.seeds import seed_states
 from workers.variables import ModelVariables
 
@@ -33,11 +34,12 @@ class Evaluator:
         variables: of the model.
         names: of the snapshot's tensors that these variables are to have, in their order.
         seed: of the job.
+        bound: on traces.
     """
 
     def __init__(
         self, objective: Objective, variables: ModelVariables, names: Sequence[str], batches: BatchMaker, rows: int,
-        batch_size: int, seed: int,
+        batch_size: int, seed: int, bound: TraceBound,
     ) -> None:  # fmt: skip
         self._objective = objective
         self._variables = variables
@@ -46,8 +48,9 @@ class Evaluator:
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
+        self._bound = bound
         self._mirrors = mirrored(variables.bound + variables.seeds)
-        self._programs: dict[tuple[Any, ...], Concrete] = {}
+        self._programs: dict[Shapes, Concrete] = {}
 
     def evaluate(self, step: int, tensors: Mapping[str, np.ndarray]) -> EpochTotals:
         """One pass over the data, in its order, with the weights of a snapshot that was taken after `step`.
@@ -75,9 +78,10 @@ class Evaluator:
         return b""
 
     def _program(self, batch: Batch, tensors: Sequence[Any]) -> Concrete:
-        """Traced once for each kind of batch: the last may be shorter."""
-        kind = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
-        if kind not in self._programs:
+        """Traced once for each shape of batches: the last may be shorter, and ragged rows are padded."""
+        shapes = shapes_of(batch)
+        if shapes not in self._programs:
+            self._bound.require(self._programs, batch)
             groups = [tuple(group) for group in (batch.inputs, batch.labels, batch.sample_weights)]
 
             def run(*flat: Any) -> list[Any]:
@@ -88,8 +92,8 @@ class Evaluator:
             traced = tf.function(run, autograph=False).get_concrete_function(*map(tf.type_spec_from_value, tensors))
             own = self._variables.bound + self._variables.seeds
             pairs = [(mine._value, mirror._value) for mine, mirror in zip(own, self._mirrors, strict=True)]
-            self._programs[kind] = Concrete(traced, instead=pairs)
-        return self._programs[kind]
+            self._programs[shapes] = Concrete(traced, instead=pairs)
+        return self._programs[shapes]
 
     def _batch(self, inputs: Any, labels: Any, weights: Any) -> list[Any]:
         model = self._objective.model

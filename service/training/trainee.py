@@ -67,7 +67,7 @@ class Trainee:
         training = spec.training
         rows = Rows.open(spec, assignment)
         with piecewise():
-            objective = make_objective(spec, assignment, Storage(assignment.storage_url), rows.train.arrays)
+            objective = make_objective(spec, assignment, Storage(assignment.storage_url), rows.arrays)
         _warn_of_precision(objective, training.precision, reporter)
         _check_monitors(objective, spec)
         variables = ModelVariables.of(objective.model)
@@ -76,6 +76,8 @@ class Trainee:
         make = partial(make_optimizer, spec.optimizer, training.gradient_clip)
         update = make_update(make, groups, variables, weights, blocks, is_lazy=training.sparse == "lazy")
         reporter.update(total_steps=rows.schedule.total_steps)
+        if rows.padding:
+            reporter.emit("state", str(rows.padding))
         average = MovingAverage.of(training, variables, weights, blocks)
         saved = tuple(part for part in (weights, update, average) if part is not None)
         return cls(
@@ -122,6 +124,7 @@ def _evaluator(
         # What a worker cannot hold at once, the trainer need not either.
         -(-spec.training.global_batch // spec.training.accumulation),
         spec.training.seed,
+        rows.trace_bound(objective.heads, sizes=2),  # the last batch may be shorter
     )
 
 

@@ -1,10 +1,12 @@
 """NumPy archives (.npz): equally long arrays, one .npy file each in a zip file.
 
+Rows of several lengths are two of them: NAME has the values of all rows, NAME.lengths how many each row has.
 The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
 import struct
@@ -17,9 +19,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from gradwire.ragged_rows import LENGTHS, Ragged
 from workers.data import faults
 from workers.data.cache import Cache, Writing
-from workers.data.source import ArraySource, common_rows
+from workers.data.source import ArraySource, Rows, common_rows
 
 BLOCK_BYTES = 1 << 22
 MAX_ARRAYS_BYTES = 1 << 40
@@ -77,10 +80,22 @@ def open_npz(archive: Archive, cache: Cache, needed: Collection[str]) -> ArraySo
             `data_nonfinite`, `data_cache`; the message names file and array, and the row and column where there is one.
     """
 
+    def names() -> str:
+        with _opened(archive) as file:
+            found = json.dumps(sorted(_known(file)))
+        archive.check_unchanged()
+        return found
+
+    known = set(json.loads(cache.remembered(f"npz-names-{archive.sha256}", names)))
+    ragged = {name for name in needed if f"{name}{LENGTHS}" in known}
+    lengths = {f"{name}{LENGTHS}" for name in ragged}
+
     def make(lacking: Collection[str], writing: Writing) -> None:
         with _opened(archive) as file:
-            members = {name: _member(archive.name, file, name) for name in sorted(needed)}
-            common_rows(archive.name, {name: member.shape for name, member in members.items()})
+            members = {name: _member(archive.name, file, name) for name in sorted({*needed, *lengths})}
+            # An array with lengths has as many rows as they are.
+            by_row = {name: member.shape for name, member in members.items() if name not in ragged}
+            common_rows(archive.name, by_row)
             wanted = [members[name] for name in lacking]
             _check_size(archive.name, wanted, cache)
             for member in wanted:
@@ -89,7 +104,32 @@ def open_npz(archive: Archive, cache: Cache, needed: Collection[str]) -> ArraySo
                     _check_finite(archive.name, member.name, target)
                     archive.check_unchanged()
 
-    return ArraySource(archive.name, cache.load(f"npz-{archive.sha256}", needed, make))
+    arrays = cache.load(f"npz-{archive.sha256}", {*needed, *lengths}, make)
+    rows: dict[str, Rows] = {
+        name: _joined(archive.name, name, arrays[name], arrays[f"{name}{LENGTHS}"]) if name in ragged else arrays[name]
+        for name in needed
+    }
+    return ArraySource(archive.name, rows)
+
+
+def _joined(source: str, name: str, values: np.ndarray, lengths: np.ndarray) -> Ragged:
+    """A ragged array of its two parts, checked against each other."""
+    where = f"{source}: array {name + LENGTHS!r}"
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or values.ndim == 0:
+        raise faults.wrong_shape(
+            f"{where} has shape {lengths.shape} and dtype {lengths.dtype}; give one whole number a row"
+        )
+    is_wrong = (lengths < 0) | (lengths > len(values))
+    if is_wrong.any():
+        at = int(is_wrong.argmax())
+        raise faults.wrong_shape(
+            f"{where} is {lengths[at]} in row {at} (counted from 0), of {len(values)} values in all"
+        )
+    if int(lengths.sum()) != len(values):
+        raise faults.wrong_shape(
+            f"{where} adds up to {int(lengths.sum())}, but array {name!r} has {len(values)} values"
+        )
+    return Ragged.joined(values, lengths)
 
 
 @contextmanager
@@ -126,7 +166,7 @@ def _opened(archive: Archive) -> Iterator[zipfile.ZipFile]:
 
 def _member(source: str, file: zipfile.ZipFile, name: str) -> Member:
     """An array's header, checked against what we take and against the member's size."""
-    known = {info.filename.removesuffix(".npy"): info for info in file.infolist() if info.filename.endswith(".npy")}
+    known = _known(file)
     if name not in known:
         raise faults.unknown_array(source, [name], known)
     where = f"{source}: array {name!r}"
@@ -147,6 +187,10 @@ def _member(source: str, file: zipfile.ZipFile, name: str) -> Member:
             f"but {holds} are there; {AGAIN}"
         )
     return member
+
+
+def _known(file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {info.filename.removesuffix(".npy"): info for info in file.infolist() if info.filename.endswith(".npy")}
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

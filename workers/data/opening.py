@@ -45,19 +45,29 @@ def open_data(data: DataSpec, seed: int, place: DataPlace) -> tuple[Source, Sour
         JobFailed: as `open_source`; `data_shape` if both are there and their arrays differ in more than rows.
     """
     needed = frozenset({*data.inputs.values(), *data.labels.values(), *data.sample_weights.values()})
-    whole = open_source(data.train, place, needed=needed)
+    padded = frozenset(data.padding)
+    whole = open_source(data.train, place, needed=needed, padded=padded)
     if data.validation is None:
         return whole, None
     if data.validation.source is None:
         train, validation = split(whole.rows, data.validation.split or 0.0, seed)
         return SubsetSource(whole, train), SubsetSource(whole, validation)
-    other = open_source(data.validation.source, place, needed=needed, field="data.validation.source")
+    other = open_source(data.validation.source, place, needed=needed, padded=padded, field="data.validation.source")
     _check_alike(whole, other)
     return whole, other
 
 
-def open_source(spec: DataSource, place: DataPlace, *, needed: frozenset[str], field: str = "data.train") -> Source:
+def open_source(
+    spec: DataSource,
+    place: DataPlace,
+    *,
+    needed: frozenset[str],
+    padded: frozenset[str] = frozenset(),
+    field: str = "data.train",
+) -> Source:
     """The needed arrays of a source; `field` is the specification's, for messages.
+
+    `padded` are the arrays that `data.padding` names, with "" for all others that are ragged.
 
     The first process of a node makes the cache, the others wait for it.
 
@@ -74,7 +84,7 @@ def open_source(spec: DataSource, place: DataPlace, *, needed: frozenset[str], f
             data_root=place.data_root,
             is_allowed=place.is_code_allowed,
         )
-        return open_python(spec.python, code, needed, field=f"{field}.python")
+        return open_python(spec.python, code, needed, padded=padded, field=f"{field}.python")
     if spec.npz is None:
         raise ValueError("a source is builtin, npz or python")  # the specification's own check makes sure of it
     return open_npz(_archive(spec.npz, place, cache, field), cache, needed)

@@ -38,9 +38,15 @@ class RowOrder:
 
     def ids(self, step: int, shard: int) -> np.ndarray:
         """The rows of a shard, in order: int64, not to be written to."""
-        span = self._schedule.span(step, shard)
+        return self._at(self._schedule.span(step, shard))
+
+    def batch(self, step: int) -> np.ndarray:
+        """The rows of all shards of a step, likewise."""
+        return self._at(self._schedule.batch_span(step))
+
+    def _at(self, span: Span) -> np.ndarray:
         if not self._schedule.shuffle or span.samples >= AHEAD:
-            return self._schedule.ids(step, shard)
+            return self._schedule.at(span)
         window = self._window
         if window is None or not window.holds(span):
             window = self._window = self._look_ahead(span)

@@ -111,9 +111,16 @@ class Schedule:
 
     def ids(self, step: int, shard: int) -> np.ndarray:
         """The rows of a shard, in order: int64, shape (`shard_samples(step, shard)`,)."""
-        epoch, first, samples = self.span(step, shard)
-        positions = np.arange(first, first + samples, dtype=np.int64)
-        return self.order(epoch).at(positions) if self.shuffle else positions
+        return self.at(self.span(step, shard))
+
+    def at(self, span: Span) -> np.ndarray:
+        """The rows at a span, in order: int64."""
+        positions = np.arange(span.first, span.first + span.samples, dtype=np.int64)
+        return self.order(span.epoch).at(positions) if self.shuffle else positions
+
+    def batch_span(self, step: int) -> Span:
+        """Where in its epoch's order the rows of all shards stand."""
+        return Span(self.epoch_of(step), self._batch_start(step), self.batch_samples(step))
 
     def span(self, step: int, shard: int) -> Span:
         """Where in its epoch's order the rows of a shard stand."""

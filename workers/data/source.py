@@ -8,15 +8,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gradwire.ragged_rows import Ragged
 from workers.data import faults
+
+Rows = np.ndarray | Ragged
+"""Some rows of an array, or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayInfo:
-    """An array's shape without the row axis, and its dtype."""
+    """An array's shape without the row axis, and its dtype; rows of several lengths have None as their first size."""
 
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def is_ragged(self) -> bool:
+        return None in self.shape
 
 
 class Source(Protocol):
@@ -32,14 +40,20 @@ class Source(Protocol):
     @property
     def arrays(self) -> Mapping[str, ArrayInfo]: ...
 
-    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, Rows]:
         """The rows `ids` (int64, any order, repeats allowed) of the named arrays, by default of all.
 
-        Returns new C-contiguous arrays of shape `(len(ids), *info.shape)` in the source's dtypes.
+        Returns new C-contiguous arrays of shape `(len(ids), *info.shape)` in the source's dtypes, or `Ragged` ones.
 
         Raises:
             IndexError: an id below 0, or not below `rows`.
         """
+
+    def lengths(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """Of these rows of a ragged array: int64."""
+
+    def longest(self, name: str) -> int | None:
+        """The length of the longest row of a ragged array; None if that takes reading them all."""
 
     def file_rows(self, ids: np.ndarray) -> np.ndarray:
         """The rows of the file that ids mean, for messages."""
@@ -52,21 +66,43 @@ class ArraySource:
         JobFailed: `data_shape` if the arrays are not equally long or have no rows.
     """
 
-    def __init__(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, name: str, arrays: Mapping[str, Rows]) -> None:
         self.name = name
-        self.rows = common_rows(name, {key: array.shape for key, array in arrays.items()})
-        self.arrays: Mapping[str, ArrayInfo] = {
-            key: ArrayInfo(array.shape[1:], array.dtype) for key, array in arrays.items()
-        }
+        self.rows = common_rows(name, {key: _shape(array) for key, array in arrays.items()})
+        self.arrays: Mapping[str, ArrayInfo] = {key: info_of(array) for key, array in arrays.items()}
         self._arrays = dict(arrays)
 
-    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, Rows]:
         check_ids(self.name, ids, self.rows)
         wanted = self._arrays if names is None else names
-        return {key: np.take(self._arrays[key], ids, axis=0) for key in wanted}
+        return {key: _taken(self._arrays[key], ids) for key in wanted}
+
+    def lengths(self, name: str, ids: np.ndarray) -> np.ndarray:
+        array = self._arrays[name]
+        assert isinstance(array, Ragged)  # nobody asks of others
+        return np.asarray(array.offsets[ids + 1] - array.offsets[ids])
+
+    def longest(self, name: str) -> int | None:
+        array = self._arrays[name]
+        return int(array.lengths.max()) if isinstance(array, Ragged) else None
 
     def file_rows(self, ids: np.ndarray) -> np.ndarray:
         return ids
+
+
+def info_of(array: Rows) -> ArrayInfo:
+    """What is said of an array."""
+    if isinstance(array, Ragged):
+        return ArrayInfo((None, *array.values.shape[1:]), array.values.dtype)
+    return ArrayInfo(array.shape[1:], array.dtype)
+
+
+def _shape(array: Rows) -> tuple[int, ...]:
+    return (len(array),) if isinstance(array, Ragged) else array.shape
+
+
+def _taken(array: Rows, ids: np.ndarray) -> Rows:
+    return array.take(ids) if isinstance(array, Ragged) else np.take(array, ids, axis=0)
 
 
 def common_rows(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:

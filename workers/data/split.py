@@ -9,7 +9,7 @@ import numpy as np
 
 from workers.data import faults
 from workers.data.permutation import Permutation
-from workers.data.source import ArrayInfo, Source, check_ids
+from workers.data.source import ArrayInfo, Rows, Source, check_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,16 @@ class SubsetSource:
     def arrays(self) -> Mapping[str, ArrayInfo]:
         return self._source.arrays
 
-    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    def take(self, ids: np.ndarray, names: Collection[str] | None = None) -> dict[str, Rows]:
         check_ids(self.name, ids, self.rows)
         return self._source.take(self._whole(ids), names)
+
+    def lengths(self, name: str, ids: np.ndarray) -> np.ndarray:
+        return self._source.lengths(name, self._whole(ids))
+
+    def longest(self, name: str) -> int | None:
+        """Of the whole, so that both sides of a split have one."""
+        return self._source.longest(name)
 
     def file_rows(self, ids: np.ndarray) -> np.ndarray:
         return self._source.file_rows(self._whole(ids))
