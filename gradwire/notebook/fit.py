@@ -48,6 +48,7 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
     class_weight: Mapping[int, float] | None = None,
     validation_data: Any = None,
     validation_split: float = 0.0,
+    padding: Mapping[str, Any] | None = None,
     shuffle: bool = True,
     verbose: str | int = "auto",
     server: str | Client | None = None,
@@ -63,6 +64,9 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
         batch_size: samples of one optimizer step, over all workers.
         validation_data: (x, y) or (x, y, sample_weight), evaluated after each epoch.
         validation_split: this share of the rows, the last ones, is used as validation data.
+        padding: for x, y or weights that are lists with an array for each row, of several lengths: {"multiple": 32}
+            pads each batch to the multiple of 32 that holds its longest row. As `data.padding` of a job file, by the
+            names of inputs and outputs.
         verbose: 0 for silence, 1 or "auto" for a progress bar, 2 for one line per epoch.
         server: an address, a client, or None for $GRADWIRE_SERVER or else a server that lives as long as the call.
         options: as of `JobSpec.from_keras`: loss, optimizer, metrics, seed, threads_per_worker, ...
@@ -84,10 +88,10 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
                 [Violation("class_weight", "and sample_weight are two answers to one question; give one")]
             )
         sample_weight = sample_weights(class_weight, y, outputs)
-    train = Table.of((x, y, sample_weight), inputs, outputs, "data")
+    train = Table.of((x, y, sample_weight), inputs, outputs, "data", padding)
     validation = None
     if validation_data is not None:
-        validation = Table.of(validation_data, inputs, outputs, "validation_data")
+        validation = Table.of(validation_data, inputs, outputs, "validation_data", padding)
     elif validation_split:
         train, validation = train.cut(validation_split)
     with tempfile.TemporaryDirectory(prefix="gradwire-") as name:

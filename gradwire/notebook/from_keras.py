@@ -22,7 +22,8 @@ from gradwire.notebook.arrays import Table
 from gradwire.notebook.ends import Ends
 from gradwire.notebook.objects import loss_fields, metric_fields, optimizer_fields
 from gradwire.spec.file import parse
-from gradwire.spec.job import JobSpec, Part, ResourceSpec, TrainingSpec
+from gradwire.spec.job import JobSpec, ResourceSpec, TrainingSpec
+from gradwire.spec.part import Part
 
 PARTS: Mapping[str, type[Part]] = {"training": TrainingSpec, "resources": ResourceSpec}
 
@@ -35,6 +36,7 @@ def from_keras(  # noqa: PLR0913 - those of keras.Model.compile
     optimizer: Any = None,
     metrics: Any = None,
     loss_weights: Any = None,
+    padding: Mapping[str, Any] | None = None,
     name: str = "",
     trust: tuple[str, ...] = (),
     folder: str | Path | None = None,
@@ -58,7 +60,7 @@ def from_keras(  # noqa: PLR0913 - those of keras.Model.compile
         {
             "name": name or _job_name(model),
             "model": {"archive": str(_archived(model, folder, trust))},
-            "data": _data(data, inputs, outputs, folder),
+            "data": _data(data, inputs, outputs, folder, padding),
             "loss": losses,
             "optimizer": optimizer_said,
             "metrics": metric_fields(metrics, outputs),
@@ -102,12 +104,14 @@ def _archived(model: Any, folder: Path, trust: tuple[str, ...]) -> Path:
     return path
 
 
-def _data(given: Any, inputs: Ends, outputs: Ends, folder: Path) -> Mapping[str, Any]:
+def _data(
+    given: Any, inputs: Ends, outputs: Ends, folder: Path, padding: Mapping[str, Any] | None
+) -> Mapping[str, Any]:
     """`data` of a job file: as it is, or from arrays that are written to the folder."""
     if isinstance(given, Mapping) and "train" in given:
         return given
     path = folder / f"train-{uuid.uuid4().hex[:8]}.npz"
-    names = Table.of(given, inputs, outputs, "data").write(path, outputs)
+    names = Table.of(given, inputs, outputs, "data", padding).write(path, outputs)
     return {"train": {"npz": str(path)}, **names}
 
 

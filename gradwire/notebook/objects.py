@@ -8,7 +8,8 @@ from typing import Any
 from gradwire.errors import InvalidSpec, Violation
 from gradwire.keras_vocabulary import Kind, accepted_names, accepted_parameters
 from gradwire.notebook.ends import Ends, caller_keras
-from gradwire.spec.job import ONLY, KerasObjectSpec
+from gradwire.spec.job import KerasObjectSpec
+from gradwire.spec.part import ONLY
 
 CLIPS = {"clipvalue": "value", "clipnorm": "norm", "global_clipnorm": "global_norm"}
 OWN_FIELDS = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "gradient_accumulation_steps", *CLIPS)

@@ -64,6 +64,25 @@ def test_fit_gives_what_keras_gives(server: Server, capsys: pytest.CaptureFixtur
     assert "val_kind_accuracy" in out
 
 
+def test_rows_of_several_lengths_are_padded(server: Server) -> None:
+    lengths = RNG.integers(1, 12, 40)
+    rows = [RNG.integers(1, 9, length) for length in lengths]
+    words = keras.Input((None,), dtype="int32", name="words")
+    value = keras.layers.LSTM(4)(keras.layers.Embedding(9, 4, mask_zero=True)(words))
+    ours = keras.Model(words, keras.layers.Dense(1)(value))
+    ours.compile(keras.optimizers.SGD(0.1), "mse")
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    theirs.compile(keras.optimizers.SGD(0.1), "mse")
+    y = lengths[:, None] / 12.0
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "shuffle": False, "validation_split": 0.2}
+    padding = {"words": {"multiple": 4}}
+    mine = gradwire.fit(ours, rows, y, padding=padding, server=server.address, cpus_per_worker=0.25, **options)
+    expected = theirs.fit(keras.utils.pad_sequences(rows, padding="post"), y, verbose=0, **options)
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(mine.history[name], values, atol=2e-6, err_msg=name)
+
+
 def test_fit_goes_on_from_the_weights_and_takes_what_sequential_models_take(server: Server) -> None:
     model = keras.Sequential([keras.layers.Dense(8, activation="relu"), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(1e-2, clipnorm=1.0), "mse")
