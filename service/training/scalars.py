@@ -39,7 +39,10 @@ class Scalars:
         function = tf.function(lambda *gradients: self._trace(list(gradients)), autograph=False)
         self._run = Concrete(function.get_concrete_function(*self._gradients))
         # With a fixed learning rate, SGD's scalars are the same in every step; Adam's bias correction changes.
-        self._is_fixed = isinstance(optimizer._learning_rate, keras.Variable) and not is_adam
+        has_fixed_rate = isinstance(optimizer._learning_rate, keras.Variable)
+        self._is_fixed = has_fixed_rate and not is_adam
+        # Asking TensorFlow for it takes longer than the rest of a report, of which short epochs have many.
+        self._rate = self._read_rate() if has_fixed_rate else None
         self._fixed: StepScalars | None = None
         self.iterations = 0
         self._decay: Concrete | None = None
@@ -59,6 +62,9 @@ class Scalars:
 
     def learning_rate(self) -> float:
         """As the optimiser has it now."""
+        return self._read_rate() if self._rate is None else self._rate
+
+    def _read_rate(self) -> float:
         return float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
 
     def next(self) -> StepScalars:
