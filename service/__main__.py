@@ -10,6 +10,7 @@ import threading
 from functools import partial
 
 from service import logs
+from service.arenas import use_few_arenas
 from service.config import WrongSetting, read_config
 from service.readiness import Readiness
 from service.signals import stop_on_signals
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     # Ray's processes are forked off while RPCs are being served: gRPC's own handlers around a fork would wait for
     # each other.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    use_few_arenas()
     logs.configure(_log_format(arguments))
     logs.catch_others()
     stop = threading.Event()
