@@ -11,8 +11,10 @@ jobs/<id>/tensorboard/train, validation     event files, one of each start of th
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,13 @@ from fsspec.implementations.local import LocalFileSystem
 CHUNK_BYTES = 1 << 20
 MAX_REMOVALS = 5
 """Of one folder, where another process removes it too, and each stumbles over what the other was faster with."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the error means that there is no more room."""
+    return error.errno in _FULL
 
 
 class Storage:
@@ -102,6 +111,20 @@ class Storage:
             if self._fs.exists(temporary):
                 self._fs.rm(temporary)
             raise
+
+    def write_over(self, name: str, content: bytes) -> None:
+        """Writes over the beginning of a file, which takes no room; only if `is_local`."""
+        with self.local_path(name).open("r+b", buffering=0) as file:
+            file.write(content)
+
+    @property
+    def room(self) -> str:
+        """How much is free, for people; empty where the storage does not tell."""
+        if not self.is_local:
+            return ""
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(self._root).free / 1e6:.1f} MB are free"
+        return ""
 
     def rename(self, old: str, new: str) -> None:
         """Gives a file or folder another name, replacing what had it."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import structlog
 
-from gradwire.progress import ErrorView, Event, Outcome, Progress
+from gradwire.progress import ErrorView, Event, Outcome, Progress, Snapshot
+from gradwire.storage import is_full
 from gradwire.telemetry import Telemetry
 from service.admission import Grant
 from service.engine import Death, FoundRun
@@ -29,6 +30,10 @@ LAST_WORDS_S = 2.0
 """How long an ended trainer is asked for what it reported last."""
 WRITE_EVERY_S = 0.25
 """Progress without an event is stored at most this often."""
+ROOM_RETRY_S = 10.0
+"""How often a job looks again whether there is room to start it."""
+NOTE_BYTES = 4096
+"""What the smallest file takes of a disk."""
 MAX_POLLED_AFTER_END = 2
 """The first answer after the end may have been on its way before it; the second has everything."""
 
@@ -58,18 +63,50 @@ class Caretaker:
     def start(self, job: LiveJob, grant: Grant, now: float) -> None:
         """Launches the next generation of the job's trainer."""
         record = replace(job.record, generation=job.record.generation + 1, trainer_cursor=0, next_worker=0)
+        fault = self._fence_off(record)
+        if fault is not None and not self._may_start(job, fault, now):
+            return
         if record.state is JobState.QUEUED:
             record = self._journal.move(record, JobState.STARTING, "starting the trainer")
         else:
             record = self._journal.explain(record, f"starting the trainer again (start {record.generation})")
+        if fault is not None:
+            what = f"{self._no_room(record)}; training goes on, and checkpoints are tried again until there is room"
+            record = self._journal.note(record, "warning", what)
         job.record = record
+        assignment, trainer = self._launcher.trainer(record)
+        job.run = Run(assignment=assignment, trainer=trainer, grant=grant)
+
+    def _fence_off(self, record: JobRecord) -> OSError | None:
         try:
-            assignment, trainer = self._launcher.trainer(record)
+            self._launcher.fence_off(record)
         except OSError as error:
-            message = f"cannot write below jobs/{record.id} of the storage: {error}; look for room and permissions"
+            return error
+        return None
+
+    def _may_start(self, job: LiveJob, fault: OSError, now: float) -> bool:
+        """Whether the job may start where its new generation cannot be stored.
+
+        The first start may, where there is only no room: there is no older trainer that might still write. A later one
+        waits, and holds nobody up.
+        """
+        record = job.record
+        if not is_full(fault):
+            message = f"cannot write below jobs/{record.id} of the storage: {fault}; look for room and permissions"
             self.finish(job, failure(ErrorView(code="storage_unavailable", message=message)), now)
-        else:
-            job.run = Run(assignment=assignment, trainer=trainer, grant=grant)
+            return False
+        if record.generation == 0:
+            return True
+        job.held_until = now + ROOM_RETRY_S
+        reason = f"waits: {self._no_room(record)}, and without it an older trainer of the job could still write"
+        if reason != record.state_reason:
+            job.record = self._journal.explain(record, reason)
+        return False
+
+    def _no_room(self, record: JobRecord) -> str:
+        storage = self._launcher.storage
+        free = f" (it takes {NOTE_BYTES} bytes, {storage.room})" if storage.room else ""
+        return f"no room left in {storage.url.rstrip('/')}/jobs/{record.id} for the number of the trainer's start{free}"
 
     def adopt(self, job: LiveJob, found: FoundRun, now: float) -> None:
         """Goes on with a start of the job's trainer that has outlived the coordinator that launched it."""
@@ -176,6 +213,7 @@ class Caretaker:
         job.record = record
         if snapshot.is_running and record.state in (JobState.STARTING, JobState.RECOVERING):
             events = self._move_to_running(job, run, events)
+        self._explain_phase(job, run, snapshot)
         if events or (run.has_news and now - run.written_at >= WRITE_EVERY_S):
             self._report(job, events)
             run.written_at, run.has_news = now, False
@@ -205,6 +243,13 @@ class Caretaker:
         self._report(job, events[:first])
         job.record = self._journal.move(job.record, JobState.RUNNING, f"training with {crew_text(run)}")
         return events[first:]
+
+    def _explain_phase(self, job: LiveJob, run: Run, snapshot: Snapshot) -> None:
+        """Before the first step, once its workers are told of, the trainer knows what takes the time."""
+        is_before = job.record.state in (JobState.STARTING, JobState.RECOVERING) and not snapshot.is_running
+        if is_before and run.workers and snapshot.phase not in ("", run.told_phase):
+            run.told_phase = snapshot.phase
+            job.record = self._journal.explain(job.record, snapshot.phase)
 
     def _explain_start(self, job: LiveJob, run: Run) -> None:
         """While a process gets ready, the engine knows what takes the time."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradwire.assignment import Assignment
-from gradwire.storage import Storage
+from gradwire.storage import Storage, is_full
 from service.admission import UNITS, Demand
 from service.engine import Engine, TrainerHandle, WorkerHandle
 from service.jobs.record import JobRecord
@@ -28,12 +28,21 @@ class Launcher:
     trust: tuple[str, ...] = ()
     log_format: str = "text"
 
-    def trainer(self, record: JobRecord) -> tuple[Assignment, TrainerHandle]:
-        """Launches the trainer of the record's generation; from now on those of older ones write no more.
+    def fence_off(self, record: JobRecord) -> None:
+        """From now on trainers of older generations than the record's write no more.
 
-        Raises `OSError` if the storage cannot be written.
+        Raises `OSError` if the storage cannot be written; a full one takes the number all the same, if it has an older.
         """
-        self.storage.write(f"jobs/{record.id}/generation", str(record.generation).encode("ascii"))
+        name, text = f"jobs/{record.id}/generation", str(record.generation).encode("ascii")
+        try:
+            self.storage.write(name, text)
+        except OSError as error:
+            if not (is_full(error) and self.storage.is_local and self.storage.exists(name)):
+                raise
+            self.storage.write_over(name, text)  # of numbers that grow, none is shorter than the one before
+
+    def trainer(self, record: JobRecord) -> tuple[Assignment, TrainerHandle]:
+        """Launches the trainer of the record's generation; those of older ones are fenced off before."""
         assignment = Assignment(
             job_id=record.id,
             generation=record.generation,

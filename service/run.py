@@ -9,8 +9,11 @@ from gradwire.progress import Outcome
 from service.admission import Demand, Grant, demand_of
 from service.engine import Death, TrainerHandle, WorkerHandle
 from service.jobs.record import JobRecord
+from service.jobs.states import JobState
 from service.recovery import Losses
 from service.silence import Silence
+
+WAITING = frozenset({JobState.QUEUED, JobState.RECOVERING})
 
 
 @dataclass(slots=True)
@@ -45,6 +48,8 @@ class Run:
     silence: Silence = field(default_factory=Silence)
     phase: str = ""
     """What the trainer was doing when it answered last."""
+    told_phase: str = ""
+    """The last one that people were told of, before the first step."""
     is_hung: bool = False
     """Whether the trainer was given up since it did not answer."""
     end: Outcome | Death | None = None
@@ -74,6 +79,13 @@ class LiveJob:
     """False while somebody waits who could start with the share of the spares."""
     explained_at: float = -1e9
     """When people were last told why it waits."""
+    held_until: float = -1e9
+    """Before then it is not started: the storage has no room for what a start has to write."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it could start at once if there were workers for it."""
+        return self.run is None and self.record.state in WAITING
 
 
 def live_job(record: JobRecord) -> LiveJob:

@@ -24,7 +24,7 @@ from service.jobs.states import JobState
 from service.launcher import Launcher
 from service.recovery import End, failure
 from service.retirement import Retirement
-from service.run import LiveJob, Run, live_job
+from service.run import WAITING, LiveJob, Run, live_job
 from service.steering import Steering
 from service.store.base import JobStore, Unwritable
 
@@ -37,8 +37,6 @@ ANSWER_S = 10.0
 """How long a caller waits for the supervisor."""
 STOP_S = 5.0
 """How long trainers have for their last checkpoint when the service stops."""
-
-WAITING = frozenset({JobState.QUEUED, JobState.RECOVERING})
 
 log = structlog.get_logger()
 
@@ -300,7 +298,7 @@ class Supervisor:
 
     def _admit(self, nodes: tuple[NodeResources, ...], now: float) -> Decision:
         while True:
-            waiting = [job for job in self._jobs.values() if job.run is None and job.record.state in WAITING]
+            waiting = [job for job in self._jobs.values() if job.is_waiting and job.held_until <= now]
             decision = decide([job.demand for job in waiting], self._grants(), nodes) if waiting else Decision()
             if decision.grant is None:
                 break

@@ -30,6 +30,7 @@ from workers.denormals import flush_denormals
 from workers.exchange.client import ExchangeClient, SharedMemoryClient
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
+from workers.full_disk import when_there_is_room
 from workers.ids import IdCheck
 from workers.models.unfilled import unfilled
 from workers.objective import input_dtypes, make_objective
@@ -113,7 +114,9 @@ class Worker:
     def _serve(self, client: ExchangeClient) -> Outcome:
         flush_denormals()
         prefer_trainer()
-        rows = Rows.open(self._spec, self._assignment)
+        # The trainer tells of a full disk.
+        opened = partial(Rows.open, self._spec, self._assignment)
+        rows = when_there_is_room(opened, lambda message: None, self._ended.wait)
         xla: str = self._spec.training.xla
         word = client.receive() if xla == "auto" else None  # it says who measures
         if xla == "auto":

@@ -17,6 +17,7 @@ import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -94,7 +95,8 @@ class CheckpointFolder:
         """
         version = Version(checkpoint.step, checkpoint.generation)
         temporary = f"{self._folder}/tmp-{version.name}-{secrets.token_hex(4)}"
-        with storage_failure(f"write the checkpoint of step {checkpoint.step}", self._place):
+        room = partial(self._room, checkpoint)
+        with storage_failure(f"write the checkpoint of step {checkpoint.step}", self._place, room):
             try:
                 size_bytes = self._write_files(temporary, checkpoint)
                 self._fence(version)
@@ -106,6 +108,10 @@ class CheckpointFolder:
                     self._fence(version)  # a newer start removes what this one was writing
                 raise
         return size_bytes
+
+    def _room(self, checkpoint: Checkpoint) -> str:
+        needed = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+        return ", ".join(filter(None, [f"it takes {needed / 1e6:.1f} MB", self._storage.room]))
 
     def read(self, step: int, groups: Collection[str] | None = None) -> Checkpoint:
         """Reads the newest checkpoint of a step and verifies every hash; the arrays are new and own their memory.

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire.errors import JobFailed
-from gradwire.storage import CHUNK_BYTES, Storage
-from service.training.storage_failure import is_full
+from gradwire.storage import CHUNK_BYTES, Storage, is_full
 
 if TYPE_CHECKING:
     import keras

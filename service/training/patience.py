@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-RETRY_S = 10.0
-MAX_WAIT_S = 24 * 3600.0
-"""Long enough for somebody who comes in the morning."""
+from workers.full_disk import MAX_WAIT_S, RETRY_S
 
 
 def until_stored(is_stored: Callable[[], bool], again: Callable[[], object], wait: Callable[[float], bool]) -> bool:

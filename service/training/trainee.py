@@ -57,7 +57,13 @@ class Trainee:
 
     @classmethod
     def of(
-        cls, spec: JobSpec, assignment: Assignment, server: SharedMemoryServer, blocks: Blocks, reporter: Reporter
+        cls,
+        rows: Rows,
+        spec: JobSpec,
+        assignment: Assignment,
+        server: SharedMemoryServer,
+        blocks: Blocks,
+        reporter: Reporter,
     ) -> Self:
         """Everything that needs no worker, and every error that can be found without one.
 
@@ -65,7 +71,6 @@ class Trainee:
             JobFailed: the data, the model, an option, or their fit is at fault, each named.
         """
         training = spec.training
-        rows = Rows.open(spec, assignment)
         with piecewise():
             objective = make_objective(spec, assignment, Storage(assignment.storage_url), rows.arrays)
         _warn_of_precision(objective, training.precision, reporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.errors import GradwireError
@@ -30,6 +31,8 @@ from service.training.writer import CheckpointWriter
 from service.training.xla_choice import XlaChoice
 from workers.denormals import flush_denormals
 from workers.exchange.messages import MEASURE, Welcome
+from workers.full_disk import when_there_is_room
+from workers.rows import Rows
 from workers.source_code import failure_within
 
 
@@ -107,8 +110,7 @@ class Trainer:
 
     def _train(self) -> None:
         self._fence.check()
-        self._reporter.update(phase="building the model")
-        trainee = Trainee.of(self._spec, self._assignment, self._server, self._blocks, self._reporter)
+        trainee = Trainee.of(self._rows(), self._spec, self._assignment, self._server, self._blocks, self._reporter)
         folder = CheckpointFolder(self._storage, self._assignment.job_id)
         restored = self._restore(folder, trainee)
         xla = self._xla(restored)
@@ -129,6 +131,18 @@ class Trainer:
             self._delivery(folder).deliver(loop, trainee)
         finally:
             writer.close()
+
+    def _rows(self) -> Rows:
+        """The data, once this node has room for it."""
+        self._reporter.update(phase="reading the data")
+
+        def tell(why: str) -> None:
+            self._reporter.update(phase="waiting for room for the data on the trainer's node")
+            self._reporter.emit("warning", why)
+
+        rows = when_there_is_room(partial(Rows.open, self._spec, self._assignment), tell, self._requests.wait)
+        self._reporter.update(phase="building the model")
+        return rows
 
     def _delivery(self, folder: CheckpointFolder) -> Delivery:
         rule = self._spec.training.early_stopping

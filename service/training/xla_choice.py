@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from gradwire.storage import Storage
+import structlog
+
+from gradwire.storage import Storage, is_full
 from service.training.fence import Fence
 from service.training.storage_failure import storage_failure
 from workers.exchange.messages import MEASURE
 
 CHOICES = ("on", "off")
+
+log = structlog.get_logger()
 
 
 class XlaChoice:
@@ -33,9 +37,16 @@ class XlaChoice:
     def record(self, xla: str) -> None:
         """To be called before the first step.
 
+        On a full disk it is not recorded, and checkpoints tell of it; a job that has none yet measures again.
+
         Raises:
             JobFailed: a newer start of the trainer has taken over (code `superseded`), or the storage fails.
         """
         self._fence.check()
         with storage_failure("record the job's choice of xla", f"{self._storage.url}/{self._name}"):
-            self._storage.write(self._name, xla.encode())
+            try:
+                self._storage.write(self._name, xla.encode())
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                log.warning("xla_not_recorded", choice=xla, why=str(error))

@@ -174,9 +174,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_more_than_the_disk_holds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match=r"big\.npz takes .* GB are free") as caught:
-        Cache(tmp_path).check_room("big.npz", shutil.disk_usage(tmp_path).free)
-    assert caught.value.code == "data_cache"
+    disk = shutil.disk_usage(tmp_path)
+    for size_bytes, words, code in (
+        (disk.free, "MB are free", "storage_full"),
+        (disk.total, "more than", "data_cache"),
+    ):
+        with pytest.raises(JobFailed, match=rf"big\.npz takes .* {words}") as caught:
+            Cache(tmp_path).check_room("big.npz", size_bytes)
+        assert caught.value.code == code
     Cache(tmp_path).check_room("small.npz", 1)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from gradwire.errors import JobFailed
 from service.training.patience import MAX_WAIT_S, RETRY_S, until_stored
+from workers.full_disk import STORAGE_FULL, when_there_is_room
 
 
 def test_it_is_tried_until_it_is_stored() -> None:
@@ -31,3 +35,19 @@ def test_it_ends_when_nobody_wants_it_and_at_last_by_itself() -> None:
     assert tries == []
     assert not until_stored(lambda: False, lambda: tries.append(None), lambda seconds: False)
     assert len(tries) == MAX_WAIT_S / RETRY_S
+
+
+def test_what_needs_room_first_is_made_when_there_is_some_and_told_of_once() -> None:
+    codes, told, waited = [STORAGE_FULL, STORAGE_FULL], [], []
+
+    def make() -> str:
+        if codes:
+            raise JobFailed("no room", code=codes.pop())
+        return "made"
+
+    assert when_there_is_room(make, told.append, waited.append) == "made"
+    assert told == ["no room"] and waited == [RETRY_S] * 2
+    codes.append("data_missing")
+    with pytest.raises(JobFailed):
+        when_there_is_room(make, told.append, waited.append)
+    assert len(waited) == 2, "room would not help"

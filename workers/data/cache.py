@@ -46,7 +46,8 @@ class Cache:
         Blocks while another process makes arrays of this key.
 
         Raises:
-            JobFailed: `data_cache` if the folder cannot be written; whatever `make` raises.
+            JobFailed: `data_cache` if the folder cannot be written, `storage_full` if it has no room just now; whatever
+                `make` raises.
         """
         folder = self.folder / key
         try:
@@ -59,20 +60,22 @@ class Cache:
             raise faults.cache(self.folder, error) from error
 
     def check_room(self, source: str, size_bytes: int) -> None:
-        """Raises JobFailed (`data_cache`) if the disk has no room for so many bytes more."""
+        """Raises JobFailed if the disk has no room for so many bytes: `storage_full`; `data_cache` if it never has."""
         try:
-            free = shutil.disk_usage(self.folder).free
+            disk = shutil.disk_usage(self.folder)
         except OSError as error:
             raise faults.cache(self.folder, error) from error
-        if size_bytes > free - SPARE_BYTES:
-            need, have = size_bytes / 1e9, free / 1e9
-            raise faults.cache(self.folder, f"{source} takes {need:.2f} GB there and {have:.2f} GB are free")
+        need_bytes = size_bytes + SPARE_BYTES
+        if need_bytes > disk.total:
+            raise faults.cache(self.folder, f"{source} takes {size_bytes / 1e9:.2f} GB, more than the disk has")
+        if need_bytes > disk.free:
+            raise faults.cache_full(self.folder, source, need_bytes, disk.free)
 
     def remembered(self, identity: str, compute: Callable[[], str]) -> str:
         """What `compute` returned when it was first asked for this identity; alone on the node while it computes.
 
         Raises:
-            JobFailed: `data_cache` if the folder cannot be written; whatever `compute` raises.
+            JobFailed: as `load`; whatever `compute` raises.
         """
         folder = self.folder / "remembered"
         note = folder / hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()

@@ -7,6 +7,7 @@ data_shape           numbers of rows, or shapes, that do not fit
 data_dtype           values that are no numbers, or that the wanted dtype cannot hold
 data_nonfinite       NaN or an infinity
 data_cache           the node's cache folder cannot be written
+storage_full         it has no room just now
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gradwire.errors import JobFailed
+from gradwire.storage import Storage, is_full
+from workers.full_disk import STORAGE_FULL
 
 
 def missing(message: str) -> JobFailed:
@@ -54,8 +57,23 @@ def unknown_array(source: str, wanted: Collection[str], known: Collection[str]) 
     )
 
 
+def cache_full(folder: Path, source: str, need_bytes: int, free_bytes: int) -> JobFailed:
+    """A cache folder without room for a source; somebody may make some."""
+    return _no_room(folder, f"{source} takes {need_bytes / 1e6:.1f} MB there, {free_bytes / 1e6:.1f} MB are free")
+
+
+def _no_room(folder: Path, what: str) -> JobFailed:
+    return JobFailed(
+        f"no room left in the data cache {folder}: {what}; the job waits until there is some "
+        "(what the cache holds may be deleted, it is made again when needed)",
+        code=STORAGE_FULL,
+    )
+
+
 def cache(folder: Path, problem: object) -> JobFailed:
-    """A cache folder that cannot be written."""
+    """A cache folder that cannot be written: `storage_full` where it has no room just now, else `data_cache`."""
+    if isinstance(problem, OSError) and is_full(problem):
+        return _no_room(folder, f"it has to be written, {Storage(str(folder)).room}")
     return JobFailed(
         f"the data cache in {folder} cannot be used: {problem}; "
         "make room there (what it holds may be deleted, it is made again when needed) or check its permissions",
