@@ -22,10 +22,14 @@ from gradwire.notebook.arrays import Table
 from gradwire.notebook.ends import Ends
 from gradwire.notebook.objects import loss_fields, metric_fields, optimizer_fields
 from gradwire.spec.file import parse
-from gradwire.spec.job import JobSpec, ResourceSpec, TrainingSpec
+from gradwire.spec.job import JobSpec, ReportingSpec, ResourceSpec, TrainingSpec
 from gradwire.spec.part import Part
 
-PARTS: Mapping[str, type[Part]] = {"training": TrainingSpec, "resources": ResourceSpec}
+PARTS: Mapping[str, type[Part]] = {
+    "training": TrainingSpec,
+    "resources": ResourceSpec,
+    "reporting": ReportingSpec,
+}
 
 
 def from_keras(  # noqa: PLR0913 - those of keras.Model.compile
@@ -66,6 +70,7 @@ def from_keras(  # noqa: PLR0913 - those of keras.Model.compile
             "metrics": metric_fields(metrics, outputs),
             "training": {**training, **parts["training"]},
             "resources": parts["resources"],
+            "reporting": parts["reporting"],
         }
     )
 
@@ -123,7 +128,7 @@ def _parts(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         field = to_camel(name)
         if field not in homes:
             known = [field for kind in PARTS.values() for field in kind.model_fields]
-            raise InvalidSpec([Violation(name, f"is no field of training or resources{near(name, known)}")])
+            raise InvalidSpec([Violation(name, f"is no field of training, resources or reporting{near(name, known)}")])
         found[homes[field]][field] = value
     return found
 

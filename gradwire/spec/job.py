@@ -307,6 +307,14 @@ class ResourceSpec(Part):
         return self
 
 
+class ReportingSpec(Part):
+    """What is shown of the training; nothing here is part of the result."""
+
+    histograms_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = None
+    """Steps between histograms of weights and summed gradients for TensorBoard; 0 for none. Without it a hundred over
+    the job, or fewer where they would take more than 1/200 of its time."""
+
+
 class JobSpec(Part):
     """A training job."""
 
@@ -320,6 +328,7 @@ class JobSpec(Part):
     metrics: Annotated[dict[str, list[KerasObject]], BeforeValidator(_metric_lists)] = Field(default_factory=dict)
     training: TrainingSpec
     resources: ResourceSpec = ResourceSpec()
+    reporting: ReportingSpec = ReportingSpec()
 
     @model_validator(mode="after")
     def _said_once(self) -> Self:
@@ -363,8 +372,8 @@ class JobSpec(Part):
             optimizer: a name or an object of Keras; its clipping becomes training.gradientClip.
             metrics: a list, or a dict of lists by output.
             options: `loss_weights`; `padding`, with which rows of several lengths are lists with an array for each;
-                `name`; `trust`, the packages whose layers the server knows; and every field of `training` and
-                `resources`: global_batch=32, epochs=3, workers=2.
+                `name`; `trust`, the packages whose layers the server knows; and every field of `training`,
+                `resources` and `reporting`: global_batch=32, epochs=3, workers=2.
 
         Model and arrays are written to a folder that goes with this process, so submit the job before it ends.
 

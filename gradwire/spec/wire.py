@@ -33,6 +33,7 @@ def to_proto(spec: job.JobSpec) -> pb.JobSpec:
         },
         training=_training(spec.training),
         resources=pb.ResourceSpec(**dict(spec.resources)),
+        reporting=pb.ReportingSpec(**_given(**dict(spec.reporting))),
     )
 
 
@@ -56,7 +57,7 @@ def from_proto(message: pb.JobSpec) -> job.JobSpec:
         document["data"] = _read_data(message.data, found)
     if message.HasField("optimizer"):
         document["optimizer"] = _read_object(message.optimizer, ("optimizer",), found)
-    for part in ("training", "resources"):
+    for part in ("training", "resources", "reporting"):
         if message.HasField(part):
             document[part] = _fields(getattr(message, part))
     return validate(document, found)

@@ -15,6 +15,7 @@ from service.training.checkpoint import Checkpoint
 from service.training.crew import Terms
 from service.training.examiner import Examiner
 from service.training.guard import Guard
+from service.training.histograms import Histograms
 from service.training.loop import Loop
 from service.training.milestones import Milestones
 from service.training.norm import GradientNorm
@@ -83,6 +84,7 @@ class Assembly:
             summation=summation,
             norm=GradientNorm(summation, self.blocks),
             board=board,
+            histograms=Histograms(self.spec.reporting, trainee.rows.schedule, summation, trainee.weights, board),
             totals=totals,
             milestones=milestones,
             reporter=self.reporter,

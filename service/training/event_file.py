@@ -21,18 +21,18 @@ class EventFile:
 
     Args:
         run: the folder of the file in the storage, which TensorBoard shows as a run.
-        generation: of the trainer; each start has a file of its own.
+        start: of the trainer; each has a file of its own.
         step: what earlier starts have written of later steps, TensorBoard forgets.
     """
 
-    def __init__(self, storage: Storage, run: str, generation: int, step: int) -> None:
+    def __init__(self, storage: Storage, run: str, start: str, step: int) -> None:
         self._storage = storage
-        self._name = f"{run}/events.out.tfevents.{int(time.time())}.{os.uname().nodename}.g{generation}"
+        self._name = f"{run}/events.out.tfevents.{int(time.time())}.{os.uname().nodename}.{start}"
         self._path = self._place()
         self._writer = tf.io.TFRecordWriter(str(self._path))
         self._add(event_pb2.Event(wall_time=time.time(), file_version=VERSION))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(event_pb2.Event(wall_time=time.time(), step=step, session_log=start))
+        begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(event_pb2.Event(wall_time=time.time(), step=step, session_log=begun))
 
     def _place(self) -> Path:
         if self._storage.is_local:

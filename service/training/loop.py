@@ -16,6 +16,7 @@ from service.training.board import TRAIN, Board
 from service.training.changes import NO_ROWS, Changes, Rows
 from service.training.checkpoint import Checkpoint
 from service.training.guard import Guard
+from service.training.histograms import Histograms
 from service.training.milestones import Milestones, Moment
 from service.training.norm import GradientNorm
 from service.training.reporter import Reporter
@@ -64,6 +65,7 @@ class Loop:
     summation: Summation
     norm: GradientNorm
     board: Board
+    histograms: Histograms
     totals: EpochTotals
     milestones: Milestones
     reporter: Reporter
@@ -131,6 +133,7 @@ class Loop:
         total = self._total(contributions)
         self.summation.add_up(total)
         self._look_at_norm(total)
+        self.histograms.look_at_gradients(self.step + 1, total)
         summed = time.perf_counter()
         changed: Sequence[Rows] = [NO_ROWS] * len(self.summation.layout.tables)
         if self.guard.accepts(self.step, self.summation.tensors):
@@ -159,8 +162,8 @@ class Loop:
         pause_s = self._epoch_pause_s if now.is_epoch_end else REPORT_S
         if is_end or time.monotonic() - self._reported_at > pause_s:
             self._report()
+        self.histograms.look_at_weights(self.step, is_last=is_end)
         self.milestones.save(now, is_end=is_end)
-        self.board.weights(self.step, self.weights.by_name, is_last=is_end)
         if now.is_epoch_end and not is_end:
             self.totals.clear()
         return should_stop

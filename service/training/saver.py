@@ -13,11 +13,11 @@ import numpy as np
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
 from service.training.in_place import views_of
-from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
 from service.training.writer import FATAL, WORTH_RETRYING, CheckpointWriter, WriterStatus
+from workers.full_disk import RETRY_S
 from workers.layout import Layout
 
 

@@ -32,9 +32,12 @@ class StepSum:
     tables: Mapping[Node, Sequence[Slices]] = field(default_factory=dict)
     """For each contribution the slices of the tables, in their order."""
 
-    def block(self, section: int, start: int, end: int, scratch: Scratch) -> np.ndarray:
-        """The sum of elements [start, end) of a section; to be read before the same thread asks for another."""
-        return self._sum(self.root, section, slice(start, end), scratch, FIRST_FREE)
+    def block(self, section: int, start: int, end: int, scratch: Scratch, stride: int = 1) -> np.ndarray:
+        """The sum of elements [start, end) of a section, or of every `stride`-th of them.
+
+        To be read before the same thread asks for another.
+        """
+        return self._sum(self.root, section, slice(start, end, stride), scratch, FIRST_FREE)
 
     def slices(self, table: int) -> Slices:
         """The sum of a table's slices; it may share a contribution's memory."""

@@ -21,6 +21,7 @@ from service.training.delivery import Delivery
 from service.training.digest import weights_digest
 from service.training.exchange import SharedMemoryServer
 from service.training.fence import Fence, Lookout
+from service.training.graph import graph_def_of
 from service.training.loop import Loop
 from service.training.reporter import Reporter
 from service.training.requests import Cancelled, Requests
@@ -195,13 +196,14 @@ class Trainer:
         try:
             loop.run()
         except Cancelled:
+            loop.histograms.look_at_weights(loop.step, is_last=True)
             loop.milestones.save_now(loop.step)
             raise
         finally:
             self._reporter.update(phase="writing the last checkpoint")
             digest = weights_digest(*trainee.weights.by_kind())
             self._reporter.update(weights_digest=digest, weights_digest_step=loop.step, step=loop.step)
-            loop.board.close(trainee.evaluator.graph() if trainee.evaluator is not None else b"")
+            loop.board.close(graph_def_of(trainee.objective.model, trainee.evaluator))
             loop.milestones.saver.finish()
 
     def _interrupt(self, rounds: Rounds) -> None:

@@ -98,6 +98,9 @@ def test_a_job_by_hand_from_submit_to_export(server: Server, job_file: Path) -> 
     for format_, path in (("keras", "model.keras"), ("saved_model", "saved_model/saved_model.pb")):
         exported = run("export", job_id, "--to", "out", "--format", format_)
         assert exported.returncode == 0 and (folder / "out" / path).is_file(), exported.stderr
+    curves = run("export", job_id, "--to", "out", "--format", "tensorboard")
+    (events,) = (folder / "out" / "tensorboard" / "train").iterdir()
+    assert "tensorboard --logdir" in curves.stdout and b"gradient/digit/kernel" in events.read_bytes()
     again = run("cancel", job_id)
     assert again.returncode == 2 and "SUCCEEDED" in again.stderr
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gradwire.errors import JobFailed
-from service.training.patience import MAX_WAIT_S, RETRY_S, until_stored
-from workers.full_disk import STORAGE_FULL, when_there_is_room
+from service.training.patience import until_stored
+from workers.full_disk import MAX_WAIT_S, RETRY_S, STORAGE_FULL, when_there_is_room
 
 
 def test_it_is_tried_until_it_is_stored() -> None:

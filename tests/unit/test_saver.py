@@ -17,13 +17,13 @@ from service.training import snapshots as snapshots_module
 from service.training.blocks import ALONE_ELEMENTS, Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.in_place import is_too_large
-from service.training.patience import RETRY_S
 from service.training.reporter import Reporter
 from service.training.saver import Saver
 from service.training.snapshots import EVALUATED, MAX_BUFFERS, Snapshots
 from service.training.writer import MAX_ATTEMPTS, CheckpointWriter
 from tests.unit.checkpoints import checkpoint
 from workers.exchange.room import Room
+from workers.full_disk import RETRY_S
 from workers.layout import Layout, Tensor
 
 WAIT_S = 20.0

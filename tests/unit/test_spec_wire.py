@@ -110,6 +110,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             },
             optional={
                 "metrics": st.dictionaries(st.sampled_from(outputs), st.lists(OBJECTS, max_size=3), max_size=3),
+                "reporting": st.fixed_dictionaries({}, optional={"histogramsEvery": counts(least=0)}),
                 "resources": st.just(
                     {"workers": 3, "minWorkers": min(shards, 2), "cpusPerWorker": 0.5, "gpusPerWorker": 0.25}
                 ),

@@ -79,6 +79,7 @@ class JobSpec(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    REPORTING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def model(self) -> Global___ModelSpec: ...
@@ -98,6 +99,8 @@ class JobSpec(_message.Message):
     def training(self) -> Global___TrainingSpec: ...
     @_builtins.property
     def resources(self) -> Global___ResourceSpec: ...
+    @_builtins.property
+    def reporting(self) -> Global___ReportingSpec: ...
     def __init__(
         self,
         *,
@@ -109,10 +112,11 @@ class JobSpec(_message.Message):
         metrics: _abc.Mapping[_builtins.str, Global___MetricList] | None = ...,
         training: Global___TrainingSpec | None = ...,
         resources: Global___ResourceSpec | None = ...,
+        reporting: Global___ReportingSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "optimizer", b"optimizer", "resources", b"resources", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "optimizer", b"optimizer", "reporting", b"reporting", "resources", b"resources", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "loss", b"loss", "metrics", b"metrics", "model", b"model", "name", b"name", "optimizer", b"optimizer", "resources", b"resources", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "loss", b"loss", "metrics", b"metrics", "model", b"model", "name", b"name", "optimizer", b"optimizer", "reporting", b"reporting", "resources", b"resources", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,3 +787,27 @@ class ResourceSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResourceSpec: _TypeAlias = ResourceSpec  # noqa: Y015
+
+@_typing.final
+class ReportingSpec(_message.Message):
+    """What is shown of the training; nothing here is part of the result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTOGRAMS_EVERY_FIELD_NUMBER: _builtins.int
+    histograms_every: _builtins.int
+    """Steps between histograms of weights and gradients for TensorBoard; 0 for none. Not set: as many as cost next to nothing."""
+    def __init__(
+        self,
+        *,
+        histograms_every: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_histograms_every", b"_histograms_every", "histograms_every", b"histograms_every"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_histograms_every", b"_histograms_every", "histograms_every", b"histograms_every"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__histograms_every: _TypeAlias = _typing.Literal["histograms_every"]  # noqa: Y015
+    _WhichOneofArgType__histograms_every: _TypeAlias = _typing.Literal["_histograms_every", b"_histograms_every"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__histograms_every) -> _WhichOneofReturnType__histograms_every | None: ...
+
+Global___ReportingSpec: _TypeAlias = ReportingSpec  # noqa: Y015
