@@ -114,6 +114,7 @@ class Coordinator:
             writing=metrics.store_write.time,
         )
         self._supervisor = self._make_supervisor(store, storage, journal, metrics)
+        metrics.store_writable.set_function(lambda: not self._supervisor.is_stuck)
         parts.callback(self._supervisor.stop)
         backend = self._make_backend(store, storage, journal, bulletin)
         backend.transfer.sweep()

@@ -107,6 +107,11 @@ class Supervisor:
         if self._thread.is_alive():
             self._thread.join(STOP_S + ANSWER_S)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the store takes nothing just now, so that no job is moved on."""
+        return self._is_stuck
+
     def submitted(self, job_id: str) -> None:
         """A job is new in the store."""
         self._inbox.put(job_id)

@@ -65,6 +65,10 @@ STORE_WRITE = Declared(
     name="gradwire_store_write_duration_seconds", unit="seconds", kind="histogram", buckets=STORE_BUCKETS_S,
     help="How long writes of a job's record and events to the store took",
 )  # fmt: skip
+STORE_WRITABLE = Declared(
+    name="gradwire_store_is_writable", unit="",
+    help="1; 0 while the store takes nothing, as on a full disk: then jobs train, and none is moved on",
+)  # fmt: skip
 STORE_SIZE = Declared(name="gradwire_store_size_bytes", help="Size of the store's files", unit="bytes")
 STORAGE_SIZE = Declared(
     name="gradwire_storage_size_bytes", help="Size of the file system that holds the storage", unit="bytes"
@@ -200,8 +204,8 @@ JOB_PHASE = Declared(
 )  # fmt: skip
 
 SERVICE = (
-    BUILD, JOBS, QUEUE_WAIT, QUEUE_OLDEST, FAILURES, RECOVERY, RPCS, RPC_DURATION, STORE_WRITE, STORE_SIZE,
-    STORAGE_SIZE, STORAGE_FREE,
+    BUILD, JOBS, QUEUE_WAIT, QUEUE_OLDEST, FAILURES, RECOVERY, RPCS, RPC_DURATION, STORE_WRITE,
+    STORE_WRITABLE, STORE_SIZE, STORAGE_SIZE, STORAGE_FREE,
 )  # fmt: skip
 JOB = (
     JOB_INFO, JOB_STATE, JOB_STEP, JOB_STEPS_PLANNED, JOB_EPOCH, JOB_LOSS, JOB_METRIC, JOB_FINITE, JOB_SPEED, JOB_NORM,

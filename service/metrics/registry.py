@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -61,6 +61,7 @@ class Metrics:
         self.rpcs = self._counter(c.RPCS)
         self.rpc_duration = self._histogram(c.RPC_DURATION)
         self.store_write = self._histogram(c.STORE_WRITE)
+        self.store_writable = Gauge(c.STORE_WRITABLE.name, c.STORE_WRITABLE.help, registry=self.registry)
         self.jobs = JobCollector(
             counts,
             waits=self._histogram(c.QUEUE_WAIT),

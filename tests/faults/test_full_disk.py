@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,8 @@ def test_training_goes_on_without_room_and_the_last_checkpoint_stays(small_disk:
         before = wait_for(client, job, lambda found: found.checkpoint_step >= 20)
         fill(disk / "fill")
         wait_until(lambda: "event=store_not_writable" in server.log(), 30)
+        with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=20) as answer:
+            assert b"gradwire_store_is_writable 0.0" in answer.read()
         trainer = psutil.Process(trainer_pid(job.id))
         worked_s = sum(trainer.cpu_times()[:2])
         wait_until(lambda: sum(trainer.cpu_times()[:2]) > worked_s + WORK_S, 60)

@@ -79,8 +79,10 @@ def test_a_job_goes_on_and_is_caught_up_with(lab: Lab, store: FullStore) -> None
         lab.ask("cancel")
     lab.trainer.snapshot = replace(lab.trainer.snapshot, step=9)
     lab.trainer.end = DONE
+    assert lab.supervisor.is_stuck
     store.is_full = False
     lab.tick(1.0, times=6)
+    assert not lab.supervisor.is_stuck
     assert lab.job().state is JobState.SUCCEEDED and lab.job().snapshot.step == 9 and lab.job().generation == 1
     assert "no room for the checkpoint" in lab.messages()
 
