@@ -56,10 +56,10 @@ Preparation = Callable[[], None]
 
 def leave_out_exports() -> None:
     """What the child of a lab without exports does before it becomes a trainer."""
-    from service.training import export, trainer
+    from service.training import delivery, export
 
-    assert trainer.export_model is export.export_model, "trainers export in another way"  # type: ignore[attr-defined]
-    trainer.export_model = lambda *_: export.Exports(formats=())  # type: ignore[attr-defined]
+    assert delivery.export_model is export.export_model, "trainers export in another way"  # type: ignore[attr-defined]
+    delivery.export_model = lambda *_: export.Exports(formats=())  # type: ignore[attr-defined]
 
 
 def serve_role(role: str, assignment: Assignment, connection: Connection, preparations: Sequence[Preparation]) -> None:
