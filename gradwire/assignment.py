@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 Exchange = Literal["auto", "flight"]
+EXCHANGE_NAME = "gradwire-exchange"
+"""What a trainer's certificate calls it, wherever it runs."""
 NOWHERE = "-"
 """Stands for a node without a name."""
 
@@ -39,11 +41,15 @@ class Assignment:
     exchange: Exchange = "auto"
     """flight: workers of the trainer's node connect as from another one."""
     exchange_address: str = ""
-    """Of a worker: where its trainer listens; a folder of this node, or grpc://HOST:PORT."""
+    """Of a worker: where its trainer listens; a folder of this node, or grpc://HOST:PORT, with TLS grpc+tls://."""
     shares_stream: bool = False
     """Of a worker on another node than its trainer: whether all workers of its node use one stream, through a relay."""
     exchange_host: str = ""
     """Of a trainer: where it listens for workers of other nodes; empty where there are none."""
+    exchange_certificate: str = ""
+    """The trainer's for the exchange with other nodes, as PEM; empty where that is not encrypted."""
+    exchange_key: str = ""
+    """Of a trainer: the certificate's key, as PEM."""
     node: str = ""
     """Where the process runs."""
     log_format: str = "text"

@@ -50,6 +50,8 @@ class ServiceConfig:
     """What every client must show."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    encrypts_exchange: bool = False
+    """Whether trainers and workers of other nodes speak under TLS."""
     warm: int = DEFAULT_WARM
     """Processes kept ready for jobs to come."""
     refill: bool = True
@@ -69,6 +71,7 @@ KEYS = {
     "listen": str, "metrics": str, "state": str, "ray": str, "data_root": str, "allow_code": bool, "trust": list,
     "token_file": str, "tls_cert": str, "tls_key": str, "warm": int, "refill": bool, "ready_fd": int,
     "max_upload_bytes": int, "json": bool, "metrics_keep": int, "log_format": str,
+    "exchange_tls": bool,
 }  # fmt: skip
 
 
@@ -92,6 +95,7 @@ def read_config(text: str) -> ServiceConfig:
         token=token,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        encrypts_exchange=_encrypts_exchange(given),
         warm=_count(given, "warm", DEFAULT_WARM),
         refill=given.get("refill", True),
         ready_fd=given.get("ready_fd"),
@@ -161,6 +165,15 @@ def _certificate(given: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
     except (OSError, ssl.SSLError) as error:
         raise WrongSetting("--tls-cert", f"{cert} with --tls-key {key}: {error}; both must be PEM files") from error
     return Path(cert), Path(key)
+
+
+def _encrypts_exchange(given: Mapping[str, Any]) -> bool:
+    is_wanted: bool = given.get("exchange_tls", False)
+    if is_wanted and given.get("ray") is None:
+        raise WrongSetting(
+            "--exchange-tls", "is for the nodes of a cluster, named by --ray; on one machine nothing is sent"
+        )
+    return is_wanted
 
 
 def _state(text: str | None) -> Path:

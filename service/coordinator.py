@@ -134,6 +134,7 @@ class Coordinator:
             allow_code=config.allow_code,
             trust=config.trust,
             log_format=config.log_format,
+            is_encrypting=config.encrypts_exchange,
         )
         return Supervisor(
             store=store,

@@ -10,6 +10,7 @@ from gradwire.assignment import Assignment
 from gradwire.storage import Storage, is_full
 from service.admission import UNITS, Demand
 from service.engine import Engine, TrainerHandle, WorkerHandle
+from service.exchange_certificate import ExchangeCertificate, make_certificate
 from service.jobs.record import JobRecord
 from service.store.base import JobStore
 
@@ -27,6 +28,8 @@ class Launcher:
     allow_code: bool = False
     trust: tuple[str, ...] = ()
     log_format: str = "text"
+    is_encrypting: bool = False
+    """Whether trainers and workers of other nodes speak under TLS."""
 
     def fence_off(self, record: JobRecord) -> None:
         """From now on trainers of older generations than the record's write no more.
@@ -43,6 +46,7 @@ class Launcher:
 
     def trainer(self, record: JobRecord) -> tuple[Assignment, TrainerHandle]:
         """Launches the trainer of the record's generation; those of older ones are fenced off before."""
+        made = make_certificate() if self.is_encrypting else ExchangeCertificate("", "")
         assignment = Assignment(
             job_id=record.id,
             generation=record.generation,
@@ -58,6 +62,8 @@ class Launcher:
             threads=record.resources.threads_per_worker,
             workers=record.usable_workers,
             exchange=record.resources.exchange,
+            exchange_certificate=made.certificate,
+            exchange_key=made.key,
         )
         return assignment, self.engine.launch_trainer(assignment)
 
@@ -68,6 +74,6 @@ class Launcher:
         worker_id = f"{trainer.job_id}-g{trainer.generation}-w{number}"
         shares_stream = has_colleagues and trainer.exchange == "auto"
         assignment = replace(
-            trainer, worker_id=worker_id, exchange_address=address, shares_stream=shares_stream
+            trainer, worker_id=worker_id, exchange_address=address, shares_stream=shares_stream, exchange_key=""
         )  # fmt: skip
         return self.engine.launch_worker(assignment, node, demand.cpus / UNITS, demand.gpus / UNITS)

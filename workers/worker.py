@@ -28,6 +28,7 @@ from workers.data.row_order import RowOrder
 from workers.data.shard_shape import first_shapes
 from workers.denormals import flush_denormals
 from workers.exchange.client import ExchangeClient, SharedMemoryClient
+from workers.exchange.dial import ENCRYPTED, PLAIN
 from workers.exchange.messages import Count, Counted, Dismiss, Done, Failed, Heartbeat, Hello, Ready, Welcome, Work
 from workers.fingerprint import fingerprint
 from workers.full_disk import when_there_is_room
@@ -41,8 +42,6 @@ from workers.slots import Slots
 from workers.source_code import failure_within
 
 HEARTBEAT_S = 0.5
-FLIGHT = "grpc://"
-"""An address that begins like this is another node's."""
 
 log = structlog.get_logger()
 
@@ -92,7 +91,7 @@ class Worker:
             pid=os.getpid(),
             node=os.uname().nodename,
         )
-        if mine.exchange_address.startswith(FLIGHT):
+        if mine.exchange_address.startswith((PLAIN, ENCRYPTED)):
             # pyarrow, and what starts a process: workers on the trainer's node do without.
             if mine.shares_stream:
                 from workers.exchange import relay_client  # noqa: PLC0415
@@ -100,7 +99,7 @@ class Worker:
                 return relay_client.connect(mine, hello)
             from workers.exchange.flight import FlightClient  # noqa: PLC0415
 
-            return FlightClient(mine.exchange_address, hello)
+            return FlightClient(mine.exchange_address, hello, mine.exchange_certificate)
         return SharedMemoryClient(Path(mine.exchange_address), hello)
 
     def _beat(self, client: ExchangeClient) -> None:

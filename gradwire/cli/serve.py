@@ -63,6 +63,11 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--tls-key", envvar="GRADWIRE_TLS_KEY", show_envvar=True, type=FILE, help="The certificate's key.")
 @click.option(
+    "--exchange-tls",
+    is_flag=True,
+    help="Encrypt weights and gradients between nodes of a --ray cluster, with certificates of its own making.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     help="One event a line on standard error: key=value, or a JSON document.  [default: text]",

@@ -24,6 +24,7 @@ from service.training.changes import Changes
 from service.training.exchange import Event, Left, Said
 from service.training.flight_stream import Member, Stream
 from workers.exchange import frames
+from workers.exchange.dial import ENCRYPTED, PLAIN
 from workers.exchange.frames import Frame, Kind, Received
 from workers.exchange.messages import Codec, Hello, Malformed, Refused, Summed, Word
 
@@ -53,7 +54,13 @@ class FlightServer(flight.FlightServerBase):
     """
 
     def __init__(self, assignment: Assignment, host: str, weights: Callable[[], memoryview], changes: Changes) -> None:
-        super().__init__(f"grpc://{host}:0", middleware={"token": _Token(assignment.token)})
+        certificate, key = assignment.exchange_certificate, assignment.exchange_key
+        self._scheme = ENCRYPTED if certificate else PLAIN
+        super().__init__(
+            f"{self._scheme}{host}:0",
+            middleware={"token": _Token(assignment.token)},
+            tls_certificates=[(certificate, key)] if certificate else None,
+        )
         self._assignment = assignment
         self._host = host
         self._weights = weights
@@ -69,7 +76,7 @@ class FlightServer(flight.FlightServerBase):
     @property
     def address(self) -> str:
         """Where workers find it."""
-        return f"grpc://{self._host}:{self.port}"
+        return f"{self._scheme}{self._host}:{self.port}"
 
     def poll(self) -> list[Event]:
         """What has happened since."""

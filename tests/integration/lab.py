@@ -26,6 +26,7 @@ from typing import Any
 from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.progress import Outcome, Progress
 from gradwire.spec.job import JobSpec
+from service.exchange_certificate import ExchangeCertificate
 from service.process import ENVIRONMENT
 from workers.exchange.segment import job_folder
 
@@ -117,6 +118,8 @@ class Lab:
     generation: int = 1
     is_remote: bool = False
     """Whether workers connect by Flight, as from another node."""
+    certificate: ExchangeCertificate | None = None
+    """With one, those speak under TLS."""
     shares_stream: bool = False
     """Whether those are all on one node, and share a relay."""
     exports: bool = False
@@ -139,6 +142,8 @@ class Lab:
             allow_code=True,
             threads=self.spec.resources.threads_per_worker,
             exchange_host="127.0.0.1" if self.is_remote else "",
+            exchange_certificate=self.certificate.certificate if self.certificate else "",
+            exchange_key=self.certificate.key if self.certificate else "",
         )
 
     def _start(self, role: str, assignment: Assignment, *preparations: Preparation | None) -> Child:

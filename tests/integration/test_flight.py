@@ -14,10 +14,12 @@ import pytest
 from pyarrow import flight
 
 from gradwire.assignment import ExchangeAddress
+from service.exchange_certificate import make_certificate
 from tests.integration.cases import convolutional, several_heads, write_npz
 from tests.integration.lab import SERVICE_ID, Lab, lab, run
 from tests.integration.test_same_bits import spec, undisturbed
 from workers.exchange import frames
+from workers.exchange.dial import ENCRYPTED, PLAIN, dial
 from workers.exchange.frames import Frame, Kind
 from workers.exchange.messages import Codec, Hello
 from workers.exchange.segment import job_folder
@@ -132,6 +134,25 @@ def test_strangers_are_refused_and_nothing_is_lost(folder: Path) -> None:
     assert result.digest == undisturbed("convolutional", folder).digest
 
 
+def test_under_tls_the_bits_are_the_same_and_nobody_else_is_trusted(folder: Path) -> None:
+    """One worker with a stream of its own, one behind a relay."""
+    mine, other = make_certificate(), make_certificate()
+    with lab(spec("convolutional", min_workers=2), folder, workers=0, is_remote=True, certificate=mine) as job:
+        assert job.trainer is not None
+        address = ExchangeAddress.parse(job.trainer.address).flight
+        assert address.startswith(ENCRYPTED)
+        for wrong, certificate in ((address, other.certificate), (address.replace(ENCRYPTED, PLAIN), "")):
+            with pytest.raises(flight.FlightUnavailableError):
+                listen(wrong, certificate)
+        job.add_worker()
+        job.shares_stream = True
+        job.add_worker()
+        result = job.result()
+    assert result.outcome.state == "SUCCEEDED", result.outcome.error
+    assert {view.transport for view in result.progress.snapshot.workers} == {"flight"}
+    assert result.digest == undisturbed("convolutional", folder).digest
+
+
 def test_a_worker_that_sends_garbage_later_is_dropped_by_name(folder: Path) -> None:
     with lab(spec("convolutional"), folder, workers=0, is_remote=True) as job:
         with pytest.raises((flight.FlightError, pa.ArrowException, StopIteration)):
@@ -141,6 +162,12 @@ def test_a_worker_that_sends_garbage_later_is_dropped_by_name(folder: Path) -> N
     assert result.outcome.state == "SUCCEEDED", result.outcome.error
     assert any("stranger left: sent what is no frame" in event.message for event in result.progress.events)
     assert result.digest == undisturbed("convolutional", folder).digest
+
+
+def listen(address: str, certificate: str) -> None:
+    """Opens a stream and waits for what the trainer says."""
+    _, _, reader = dial(address, "secret", certificate)
+    reader.read_chunk()
 
 
 def a_hello(job: Lab, *, job_id: str = "", generation: int = 1) -> bytes:

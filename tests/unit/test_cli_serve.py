@@ -19,6 +19,7 @@ DEFAULTS = {
     "metrics": "127.0.0.1:9464",
     "metrics_keep": None,
     "log_format": None,
+    "exchange_tls": False,
     "ray": None,
     "data_root": None,
     "allow_code": False,
@@ -65,7 +66,7 @@ def test_every_option_arrives_with_absolute_paths(started: list[tuple[str, list[
         (tmp_path / name).write_text("x", encoding="utf-8")
     os.chdir(tmp_path)
     words = "--listen 0.0.0.0:1 --metrics 0.0.0.0:2 --state state --ray 10.0.0.1:6379 --data-root . --allow-code"
-    words += " --metrics-keep 60 --log-format json"
+    words += " --metrics-keep 60 --log-format json --exchange-tls"
     words += " --trust keras_hub --trust mine --token-file token --tls-cert cert --tls-key key"
     assert serve(*words.split()).exit_code == 0
     assert settings(started) == {
@@ -73,6 +74,7 @@ def test_every_option_arrives_with_absolute_paths(started: list[tuple[str, list[
         "metrics": "0.0.0.0:2",
         "metrics_keep": 60,
         "log_format": "json",
+        "exchange_tls": True,
         "state": str(tmp_path / "state"),
         "ray": "10.0.0.1:6379",
         "data_root": str(tmp_path),

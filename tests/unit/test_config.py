@@ -48,6 +48,7 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         ({"tls_cert": "cert.pem"}, "--tls-key: is needed with --tls-cert"),
         ({"tls_key": "key.pem"}, "--tls-cert: is needed with --tls-key"),
         ({"tls_cert": "/none/cert.pem", "tls_key": "/none/key.pem"}, "--tls-cert: /none/cert.pem .* PEM files"),
+        ({"exchange_tls": True}, "--exchange-tls: is for the nodes of a cluster, named by --ray"),
         ({"token_file": "/none/token"}, "--token-file: /none/token cannot be read"),
         ({"data_root": "/none/data"}, "--data-root: /none/data is no folder"),
         ({"state": "/proc/none"}, "--state: /proc/none cannot be written: .*; name another folder"),

@@ -6,10 +6,10 @@ import json
 import threading
 
 import pyarrow as pa
-from pyarrow import flight
 
 from gradwire.errors import JobFailed
 from workers.exchange import frames
+from workers.exchange.dial import dial
 from workers.exchange.frames import Frame, Kind
 from workers.exchange.messages import Codec, Done, Hello, Malformed, Ready, Refused, Welcome, Word
 from workers.exchange.segment import Segment
@@ -26,7 +26,7 @@ class FlightClient:
 
     transport = "flight"
 
-    def __init__(self, address: str, hello: Hello) -> None:
+    def __init__(self, address: str, hello: Hello, certificate: str = "") -> None:
         self._name = f"gradwire-{hello.worker_id}"
         self._sending = threading.Lock()
         self._segments: dict[str, Segment] = {}
@@ -35,11 +35,7 @@ class FlightClient:
         self._layout: Layout | None = None
         self._last: Word | None = None
         try:
-            self._client = flight.FlightClient(address, generic_options=frames.OPTIONS)
-            headers = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {hello.token}".encode())])
-            descriptor = flight.FlightDescriptor.for_command(b"gradwire")
-            self._writer, self._reader = self._client.do_exchange(descriptor, headers)
-            self._writer.begin(frames.SCHEMA)
+            self._client, self._writer, self._reader = dial(address, hello.token, certificate)
             self.send(hello)
         except BROKEN as error:
             raise JobFailed(f"no trainer answers at {address}: {error}", code="trainer_gone") from error

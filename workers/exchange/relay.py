@@ -47,8 +47,10 @@ class RelayPlace:
     name: str
     """Of its socket, which is in no folder and goes with its process."""
     trainer: str
-    """Where the trainer listens, grpc://HOST:PORT."""
+    """Where the trainer listens, grpc://HOST:PORT or grpc+tls://HOST:PORT."""
     token: str
+    certificate: str
+    """The trainer's, as PEM."""
     job_id: str
     generation: int
 

@@ -28,6 +28,7 @@ def relay_place(assignment: Assignment) -> RelayPlace:
         name=f"{folder.name}-{assignment.node or NOWHERE}",
         trainer=assignment.exchange_address,
         token=assignment.token,
+        certificate=assignment.exchange_certificate,
         job_id=assignment.job_id,
         generation=assignment.generation,
     )

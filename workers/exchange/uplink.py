@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyarrow import flight
 
 from workers.exchange import frames
+from workers.exchange.dial import dial
 from workers.exchange.frames import Frame, Kind, Received
 from workers.exchange.messages import Codec, Malformed, Welcome, Word
 from workers.exchange.segment import Segment
@@ -30,11 +30,7 @@ class Uplink:
         self._relay = relay
         self._name = place.name
         self._weights: Segment | None = None
-        self._client = flight.FlightClient(place.trainer, generic_options=frames.OPTIONS)
-        headers = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {place.token}".encode())])
-        descriptor = flight.FlightDescriptor.for_command(b"gradwire")
-        self._writer, self._reader = self._client.do_exchange(descriptor, headers)
-        self._writer.begin(frames.SCHEMA)
+        self._client, self._writer, self._reader = dial(place.trainer, place.token, place.certificate)
         self._thread = threading.Thread(target=self._listen, name="uplink", daemon=True)
         self._thread.start()
 
