@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -29,17 +30,19 @@ import threading
 import numpy as np
 
 class Held:
-    """Validation rows that come when a file is there."""
+    """Validation rows that come as often as a file says."""
 
     def __init__(self, path, gate):
         self.found = np.load(path)
         self.gate = pathlib.Path(gate)
+        self.passes = 0
 
     def __len__(self):
         return len(self.found["label_digit"])
 
     def arrays(self, rows):
-        while rows.size > 1 and not self.gate.exists():
+        self.passes += rows.size > 1 and rows[0] == 0
+        while int(self.gate.read_text() or 0) < self.passes:
             threading.Event().wait(0.01)
         return {name: values[rows] for name, values in self.found.items()}
 '''
@@ -83,13 +86,14 @@ def test_steps_go_on_beside_an_evaluation_that_sees_the_weights_of_its_step(
 ) -> None:
     """The first evaluation's rows come when the job is as far as it may get without its result."""
     gate = f"gate-{optimizer}-{bool(average)}"
+    (folder / gate).write_text("0")
     options: dict[str, Any] = {"movingAverage": average, "checkpoint": {"everySteps": EVERY}}
     job_spec = spec(folder, gate, **options).model_copy(update={"optimizer": optimizer_of(optimizer)})
     with lab(job_spec, folder, workers=2) as job:
         job.wait_for(lambda progress: progress.telemetry.step == 2 * EVERY)
         assert not [event for event in job.progress().events if event.kind == "evaluation"]
         assert job.progress().snapshot.checkpoint_step == 0, "it waits for what the evaluation says"
-        (folder / gate).touch()
+        (folder / gate).write_text("99")
         beside = job.result()
     assert [step for step, _ in evaluations(beside)] == [4, 8, 12]
     shorter = job_spec.training.model_copy(update={"steps": EVERY})
@@ -103,18 +107,19 @@ def optimizer_of(name: str) -> Any:
 
 
 def test_a_trainer_killed_beside_an_evaluation_evaluates_that_step_again(folder: Path) -> None:
-    options: dict[str, Any] = {"checkpoint": {"everySteps": 3}}
-    (folder / "open").touch()
-    whole = run(spec(folder, "open", **options), folder, 1)
-    with lab(spec(folder, "gate-killed", **options), folder, workers=1, job_id="killedbeside") as job:
+    for gate, passes in {"gate-open": "99", "gate-killed": "1"}.items():
+        (folder / gate).write_text(passes)
+    whole = run(spec(folder, "gate-open"), folder, 1)
+    with lab(spec(folder, "gate-killed"), folder, workers=1, job_id="killedbeside") as job:
         stored = CheckpointFolder(Storage(str(folder / "storage")), "killedbeside")
-        job.wait_for(lambda progress: progress.telemetry.step == 2 * EVERY and stored.steps() == [3])
+        job.wait_for(lambda progress: progress.telemetry.step == STEPS and EVERY in stored.steps())
         assert job.trainer is not None
         job.trainer.process.kill()
         job.trainer.process.join(10)
-    (folder / "gate-killed").touch()
-    resumed = run(spec(folder, "gate-killed", **options), folder, 2, job_id="killedbeside", generation=2)
-    assert evaluations(resumed) == evaluations(whole)
+    assert max(stored.steps()) < 2 * EVERY, "no checkpoint is ahead of the evaluation that was under way"
+    (folder / "gate-killed").write_text("99")
+    resumed = run(spec(folder, "gate-killed"), folder, 2, job_id="killedbeside", generation=2)
+    assert evaluations(resumed) == evaluations(whole)[1:]
     assert resumed.digest == whole.digest
     best = whole.progress.snapshot.best
     assert best is not None and resumed.progress.snapshot.best == best
@@ -135,7 +140,7 @@ def test_a_notebook_shows_an_evaluation_that_comes_after_the_next_epoch_has_begu
         recorder.event(event)
     recorder.end()
     assert "val_loss: 2.5000" in capsys.readouterr().out
-    assert recorder.history(None).history == {"loss": [3.0, 2.0], "val_loss": [2.5]}
+    assert recorder.history(SimpleNamespace()).history == {"loss": [3.0, 2.0], "val_loss": [2.5]}
 
 
 def test_what_layers_draw_in_an_evaluation_depends_on_the_step_alone(folder: Path) -> None:
