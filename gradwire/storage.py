@@ -23,6 +23,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from gradwire.byte_size import byte_size
+
 CHUNK_BYTES = 1 << 20
 MAX_REMOVALS = 5
 """Of one folder, where another process removes it too, and each stumbles over what the other was faster with."""
@@ -123,7 +125,7 @@ class Storage:
         if not self.is_local:
             return ""
         with contextlib.suppress(OSError):
-            return f"{shutil.disk_usage(self._root).free / 1e6:.1f} MB are free"
+            return f"{byte_size(shutil.disk_usage(self._root).free)} are free"
         return ""
 
     def rename(self, old: str, new: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import structlog
 
+from gradwire.byte_size import byte_size
 from gradwire.progress import ErrorView, Event, Outcome, Progress, Snapshot
 from gradwire.storage import is_full
 from gradwire.telemetry import Telemetry
@@ -105,7 +106,7 @@ class Caretaker:
 
     def _no_room(self, record: JobRecord) -> str:
         storage = self._launcher.storage
-        free = f" (it takes {NOTE_BYTES} bytes, {storage.room})" if storage.room else ""
+        free = f" (it takes {byte_size(NOTE_BYTES)}, {storage.room})" if storage.room else ""
         return f"no room left in {storage.url.rstrip('/')}/jobs/{record.id} for the number of the trainer's start{free}"
 
     def adopt(self, job: LiveJob, found: FoundRun, now: float) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)  # fmt: skip
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -57,6 +65,8 @@ class Metrics:
     ) -> None:
         """`counts` tells how many jobs are in each state; `storage` is the folder whose disk is watched, `store` the
         store's file; a job's series go `kept_s` after its end."""
+        # They would be one more series for each counter and histogram.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.rpcs = self._counter(c.RPCS)
         self.rpc_duration = self._histogram(c.RPC_DURATION)

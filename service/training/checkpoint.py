@@ -23,6 +23,7 @@ from typing import IO
 
 import numpy as np
 
+from gradwire.byte_size import byte_size
 from gradwire.errors import JobFailed
 from gradwire.storage import Storage
 from service.training.fence import Fence, superseded
@@ -111,7 +112,7 @@ class CheckpointFolder:
 
     def _room(self, checkpoint: Checkpoint) -> str:
         needed = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        return ", ".join(filter(None, [f"it takes {needed / 1e6:.1f} MB", self._storage.room]))
+        return ", ".join(filter(None, [f"it takes {byte_size(needed)}", self._storage.room]))
 
     def read(self, step: int, groups: Collection[str] | None = None) -> Checkpoint:
         """Reads the newest checkpoint of a step and verifies every hash; the arrays are new and own their memory.

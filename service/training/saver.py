@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gradwire.byte_size import byte_size
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
 from service.training.in_place import views_of
@@ -145,8 +146,8 @@ class Saver:
             self._told = status.count
             self.reporter.update(checkpoint_step=status.step)
             self._measure(status)
-            size = f"{status.size_bytes / 1e6:.1f} MB in {status.duration_s:.2f} s"
-            self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({size})")
+            what = f"{byte_size(status.size_bytes)} in {status.duration_s:.2f} s"
+            self.reporter.emit("checkpoint", f"checkpoint of step {status.step} written ({what})", step=status.step)
         self.reporter.meter.checkpoint_failures = status.failures
         if status.error is not None and status.error.code in FATAL:
             raise status.error

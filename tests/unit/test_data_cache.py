@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_more_than_the_disk_holds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     disk = shutil.disk_usage(tmp_path)
     for size_bytes, words, code in (
-        (disk.free, "MB are free", "storage_full"),
+        (disk.free, "are free", "storage_full"),
         (disk.total, "more than", "data_cache"),
     ):
         with pytest.raises(JobFailed, match=rf"big\.npz takes .* {words}") as caught:

@@ -105,7 +105,7 @@ def test_a_job_starts_without_room_in_the_storage(lab: Lab, storage: FullStorage
     lab.run(step=4)
     assert lab.job().state is JobState.RUNNING
     (warning,) = [message for message in lab.messages() if "no room left" in message]
-    assert f"{tmp_path}/jobs/{job_id}" in warning and "takes 4096 bytes" in warning and "MB are free" in warning
+    assert f"{tmp_path}/jobs/{job_id}" in warning and "takes 4.1 kB, " in warning and "B are free" in warning
 
 
 def test_a_trainer_that_died_is_replaced_without_room_by_writing_over_its_number(

@@ -16,6 +16,7 @@ import difflib
 from collections.abc import Collection
 from pathlib import Path
 
+from gradwire.byte_size import byte_size
 from gradwire.errors import JobFailed
 from gradwire.storage import Storage, is_full
 from workers.full_disk import STORAGE_FULL
@@ -59,7 +60,7 @@ def unknown_array(source: str, wanted: Collection[str], known: Collection[str]) 
 
 def cache_full(folder: Path, source: str, need_bytes: int, free_bytes: int) -> JobFailed:
     """A cache folder without room for a source; somebody may make some."""
-    return _no_room(folder, f"{source} takes {need_bytes / 1e6:.1f} MB there, {free_bytes / 1e6:.1f} MB are free")
+    return _no_room(folder, f"{source} takes {byte_size(need_bytes)} there, {byte_size(free_bytes)} are free")
 
 
 def _no_room(folder: Path, what: str) -> JobFailed:
