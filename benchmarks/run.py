@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,11 +41,21 @@ def measure(plan: Plan, tell: Tell) -> tuple[list[Row], Failures]:
         failures = rounds.failures
         if plan.with_extras:
             extras = Extras(folder=folder, tell=tell, starts=plan.starts, kills=plan.kills, failures=failures)
-            rows += extras.measure()
-            rows += Tables(folder=folder, tell=tell, pace=plan.pace, failures=failures).measure()
+            tables = Tables(folder=folder, tell=tell, pace=plan.pace, failures=failures)
+            for more in (extras.measure, tables.measure):
+                rows += _noted(more, failures)
         return rows, failures
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _noted(more: Callable[[], list[Row]], failures: Failures) -> list[Row]:
+    """What comes after half an hour of measurements loses none of them, whatever happens to it."""
+    try:
+        return more()
+    except Exception as error:
+        failures[more.__qualname__, ("gradwire", "shared_memory")] = f"{type(error).__name__}: {error}"
+        return []
 
 
 def _bytes(folder: Path, model: Model) -> int:

@@ -38,6 +38,7 @@ class Tables:
     failures: Failures
 
     def measure(self) -> list[Row]:
+        """The idle process, then a step and the memory of each size."""
         rows: list[Row] = []
         with serving(self.folder, warm=PROCESSES) as service:
             self.tell("memory of idle processes")

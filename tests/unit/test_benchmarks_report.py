@@ -29,7 +29,8 @@ from benchmarks.report import (
     step_table,
 )
 from benchmarks.results import IDLE_MEMORY, Column, Measured, Row, difference, loss_rows, ratio, rows_of
-from benchmarks.rounds import Rounds
+from benchmarks.rounds import Failures, Rounds
+from benchmarks.run import _noted
 from benchmarks.system import Feed, SystemFailed, Window, epoch_means
 from benchmarks.tables import require_memory, resized
 
@@ -273,3 +274,13 @@ def test_a_config_gets_tables_of_another_size() -> None:
 def test_an_estimate_stands_on_what_is_done() -> None:
     assert stand(0, 64, 0.0) == "0/64, 0 min"
     assert stand(16, 64, 240.0) == "16/64, 4 min, about 12 min left"
+
+
+def test_what_comes_after_the_rounds_loses_none_of_their_rows() -> None:
+    class Broken:
+        def measure(self) -> list[Row]:
+            raise KeyError("worker 1")
+
+    failures: Failures = {}
+    assert _noted(Broken().measure, failures) == []
+    assert [*failures.values()] == ["KeyError: 'worker 1'"]
