@@ -228,7 +228,8 @@ class Caretaker:
         """Gives a trainer up that listens to its workers, but has not answered for too long."""
         run.phase = progress.snapshot.phase if progress is not None else run.phase
         is_running = progress.snapshot.is_running if progress is not None else job.record.state is JobState.RUNNING
-        run.silence.look(now, is_answered=progress is not None or run.trainer.exchange_address() is None)
+        is_excused = run.trainer.exchange_address() is None or run.trainer.is_missed()
+        run.silence.look(now, is_answered=progress is not None or is_excused)
         if run.is_hung or not run.silence.is_over(is_running=is_running):
             return
         run.is_hung = True

@@ -40,6 +40,9 @@ class TrainerHandle(Protocol):
     def exchange_address(self) -> str | None:
         """Where the trainer listens for its workers; None until it does."""
 
+    def is_missed(self) -> bool:
+        """Whether its machine is out of reach for now: the engine waits a while before it gives it up."""
+
     def poll(self, since: int) -> Progress | None:
         """Starts asking for the events after a cursor, or collects the answer; None while there is none."""
 

@@ -61,6 +61,7 @@ class Process:
         self._lock = threading.Lock()
         self._taken = threading.Event()
         self._ended = threading.Event()
+        self._task: tuple[str, Assignment] | None = None
         self._body: Any = None
         self._outcome: Outcome | None = None
 
@@ -86,19 +87,25 @@ class Process:
     def start(self, role: str, arguments: Assignment) -> str:
         """Becomes `role`, a class as "module:Class", and runs it; returns its `exchange_address`, or "" without one.
 
-        Raises GradwireError where the process is taken already, the role does not exist, or TensorFlow has been used.
+        Told twice, since its answer was lost on the way, it answers again. Raises GradwireError where the process is
+        taken already, the role does not exist, or TensorFlow has been used.
         """
-        if self._taken.is_set():
+        if self._task not in (None, (role, arguments)):
             raise GradwireError(f"process {os.getpid()} has a job; {role} of job {arguments.job_id} needs another one")
+        self._task = (role, arguments)
         self._taken.set()
         with self._lock, _plain_errors():
-            import_tensorflow()
-            _set_threads(arguments.threads)
-            _configure_log(arguments)
-            self._body = load(role)(arguments)
+            if self._body is None:
+                self._become(role, arguments)
+        return self.address()
+
+    def _become(self, role: str, arguments: Assignment) -> None:
+        import_tensorflow()
+        _set_threads(arguments.threads)
+        _configure_log(arguments)
+        self._body = load(role)(arguments)
         log.info("role_taken", role=role, pid=os.getpid())
         threading.Thread(target=self._run, name="role", daemon=True).start()
-        return self.address()
 
     def address(self) -> str:
         """The role's `exchange_address`, or ""."""

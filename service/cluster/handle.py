@@ -44,6 +44,10 @@ class RayTrainer(RayWorker):
         """Where the trainer listens for its workers; None until it does."""
         return self._launch.address
 
+    def is_missed(self) -> bool:
+        """Whether Ray does not reach the process for now."""
+        return self._launch.contact.is_missed
+
     def poll(self, since: int) -> Progress | None:
         """Starts asking for the events after a cursor, or collects the answer; None while there is none.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradwire.assignment import Assignment
 from gradwire.progress import Outcome
+from service.cluster.contact import Contact
 from service.cluster.pool import Member
 from service.cluster.share import Share
 from service.engine import Death
@@ -25,6 +26,7 @@ class Launch:
     member: Member | None = None
     assigned_s: float = 0.0
     """When it got its process."""
+    contact: Contact = field(default_factory=Contact)
     is_started: bool = False
     is_cancelled: bool = False
     kill_reason: str = ""

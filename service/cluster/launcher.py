@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gradwire.assignment import Assignment, ExchangeAddress
 from gradwire.errors import GradwireError
 from gradwire.progress import Outcome
+from service.cluster.contact import AGAIN_S, Contact
 from service.cluster.ending import ending
 from service.cluster.finder import find, release_shares
 from service.cluster.launch import Launch
@@ -74,6 +75,8 @@ class Launcher:
         self._suspects: dict[str, float] = {}
         """Nodes that a process was lost with, and when: Ray tells seconds later whether they are gone."""
         self._lingering: list[Launch] = []
+        self._unanswered: list[tuple[float, Launch, Callable[[], object]]] = []
+        """Launches that Ray did not reach, when, and how to ask them again."""
 
     def stage(self) -> str:
         """What getting ready still waits for; from any thread."""
@@ -83,6 +86,7 @@ class Launcher:
         """Gives processes to launches whose share has come, and fills the pool; returns the seconds until the next."""
         for launch in list(self._waiting):
             self._guarded(launch, self._advance)
+        self._ask_again()
         late_s = time.monotonic() - START_TIMEOUT_S
         for launch in [launch for launch in self._live if launch.member and not launch.is_started]:
             if launch.assigned_s < late_s and not launch.kill_reason:
@@ -217,8 +221,11 @@ class Launcher:
             launch.member = self._pool.take(node, fallback, time.monotonic(), avoid)
         launch.assigned_s = time.monotonic()
         launch.assignment = self._placed(launch.assignment, launch.member.node)
-        begun = launch.member.actor.start.remote(launch.role, launch.assignment)
-        _then(begun, lambda answer: self._post(self._started, launch, answer))
+        self._start(launch, launch.member)
+
+    def _start(self, launch: Launch, member: Member) -> None:
+        begun = member.actor.start.remote(launch.role, launch.assignment)
+        _then(begun, lambda answer: self._post(self._started, launch, member, answer))
 
     def _unsafe_nodes(self) -> frozenset[str]:
         """Where no process that may run anywhere shall be started just now: nodes that have gone, or perhaps have."""
@@ -238,35 +245,54 @@ class Launcher:
         host = next((known.address for known in self._nodes if known.node == node), "") if is_far else ""
         return replace(assignment, node=node, exchange_host=host)
 
-    def _started(self, launch: Launch, answer: Future[str]) -> None:
+    def _started(self, launch: Launch, member: Member, answer: Future[str]) -> None:
         if error := answer.exception():
-            self._failed(launch, error)
-        elif launch.ending is None and launch.member is not None:
+            self._failed(launch, error, lambda: self._start(launch, member))
+        elif launch.ending is None:
+            launch.contact = Contact()
             launch.address = answer.result() or None
             launch.is_started = True
             if launch.is_cancelled:
                 self.ask(launch, Future(), "cancel")
-            self._await(launch, launch.member)
+            self._await(launch, member)
 
-    def _await(self, launch: Launch, member: Member) -> None:
-        asked = member.actor.outcome.remote(OUTCOME_WAIT_S)
+    def _await(self, launch: Launch, member: Member, wait_s: float = OUTCOME_WAIT_S) -> None:
+        asked = member.actor.outcome.remote(wait_s)
         _then(asked, lambda answer: self._post(self._answered, launch, member, answer))
 
     def _answered(self, launch: Launch, member: Member, answer: Future[Outcome | None]) -> None:
         if error := answer.exception():
-            self._failed(launch, error)
-        elif (outcome := answer.result()) is not None:
+            self._failed(launch, error, lambda: self._await(launch, member, wait_s=0.0))
+            return
+        launch.contact = Contact()
+        if (outcome := answer.result()) is not None:
             self._end(launch, outcome)
         else:
             self._await(launch, member)
 
-    def _failed(self, launch: Launch, error: BaseException) -> None:
+    def _failed(self, launch: Launch, error: BaseException, again: Callable[[], object]) -> None:
+        now_s = time.monotonic()
         if launch.member is not None and isinstance(error, ActorUnavailableError | ActorUnschedulableError):
-            self._suspects[launch.member.node] = time.monotonic()
+            self._suspects[launch.member.node] = now_s
+        if isinstance(error, ActorUnavailableError) and not launch.kill_reason:
+            if not launch.contact.is_missed:
+                log.warning("process.missed", job=launch.assignment.job_id, worker=launch.assignment.worker_id)
+            launch.contact = launch.contact.missed(now_s)
+            if not launch.contact.is_lost(now_s):
+                self._unanswered.append((now_s, launch, again))
+                return
         found = ending(error, self._logs())
         if isinstance(found, Death) and launch.kill_reason:
             found = Death(launch.kill_reason)
         self._end(launch, found)
+
+    def _ask_again(self) -> None:
+        late_s = time.monotonic() - AGAIN_S
+        due = [entry for entry in self._unanswered if entry[0] <= late_s]
+        self._unanswered = [entry for entry in self._unanswered if entry not in due]
+        for _, launch, again in due:
+            if launch.ending is None:
+                again()
 
     def _end(self, launch: Launch, found: Outcome | Death) -> None:
         if launch not in self._live:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 import time
 from dataclasses import dataclass
 
 import ray
+import structlog
 
 from gradwire.assignment import Assignment
-from gradwire.progress import Outcome
+from gradwire.progress import Outcome, Progress
 from service.cluster.share import Share
 from service.identity import Identity
 from service.process import Process
+from service.segments import sweep_segments
 
 LEASE_S = 120.0
 """A process that nobody has a use for, and whose coordinator has not renewed its lease for so long, ends itself."""
 LAST_WORDS_LEASE_S = 3600.0
 """A trainer whose run has ended waits longer, for a coordinator that wants to know how it ended."""
 RENEW_S = 20.0
+ABSENT_S = 60.0
+"""A coordinator that has not renewed for so long is away: the trainer gives back what its dead workers held."""
 WATCH_S = 5.0
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +53,6 @@ class OutlivingProcess(Process):
     def __init__(self, *, uses_gpu: bool = False) -> None:
         super().__init__(uses_gpu=uses_gpu)
         self._renewed_s = time.monotonic()
-        self._task: tuple[str, Assignment] | None = None
         threading.Thread(target=self._watch, name="lease", daemon=True).start()
 
     def renew(self) -> None:
@@ -54,8 +60,8 @@ class OutlivingProcess(Process):
         self._renewed_s = time.monotonic()
 
     def start(self, role: str, arguments: Assignment) -> str:
-        """See `Process.start`."""
-        self._task = (role, arguments)
+        """See `Process.start`; what was killed on this node before has left its sockets, and they go now."""
+        sweep_segments(arguments.service_id)
         return super().start(role, arguments)
 
     def describe(self) -> Description:
@@ -75,7 +81,25 @@ class OutlivingProcess(Process):
     def _watch(self) -> None:
         while not self._is_abandoned():
             time.sleep(WATCH_S)
+            try:
+                self._give_back()
+            except Exception:  # Ray's books are away too, and perhaps for good; the lease still runs
+                log.exception("share.not_released")
         self._leave()
+
+    def _give_back(self) -> None:
+        """A trainer without a coordinator: releases the shares of its dead workers, which nobody else knows of."""
+        is_trainer = self._body is not None and self._task is not None and not self._task[1].worker_id
+        if not is_trainer or time.monotonic() - self._renewed_s < ABSENT_S:
+            return
+        progress = self.call("progress", sys.maxsize)
+        assert isinstance(progress, Progress) and self._task is not None
+        for worker in progress.snapshot.workers:
+            name = f"{share_prefix(self._task[1].service_id)}{worker.id}"
+            share = Share.named(name) if worker.state == "DEAD" else None
+            if share is not None:
+                log.info("share.released", share=name)
+                share.release()
 
     def _is_abandoned(self) -> bool:
         if self._task is not None and not self._ended.is_set():

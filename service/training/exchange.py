@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import os
 import selectors
 import shutil
 import socket
@@ -15,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from gradwire.assignment import Assignment
+from service.segments import hold_segments
 from workers.exchange.client import SOCKET
 from workers.exchange.messages import Hello, Malformed, Refused, Word, attached
 from workers.exchange.post import Letter, receive, send
@@ -81,6 +83,8 @@ class SharedMemoryServer:
         self.folder = job_folder(assignment.service_id, assignment.job_id, assignment.generation)
         _sweep_older(assignment)
         self.folder.mkdir(mode=0o700)
+        self._hold = contextlib.ExitStack()
+        self._hold.callback(os.close, hold_segments(self.folder))
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         self._listener.bind(str(self.folder / SOCKET))
         self._listener.listen(MAX_STRANGERS)
@@ -156,6 +160,7 @@ class SharedMemoryServer:
         if self._remote is not None:
             self._remote.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._hold.close()
 
     def create(self, name: str, size_bytes: int) -> Segment:
         """A segment that goes to the workers with the word that names it."""

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import pytest
+from ray.exceptions import ActorUnavailableError
 
 from gradwire.errors import GradwireError
 from gradwire.progress import Outcome, Progress
-from service.cluster import RayEngine, pool
+from service.cluster import RayEngine, contact, pool
 from service.cluster.handle import RayTrainer, RayWorker
 from service.engine import Death
 from tests.integration.ray_roles import assignment
@@ -186,6 +188,33 @@ def test_a_stopped_process_is_gone_when_its_end_is_told(engine: RayEngine, role:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert time.monotonic() - started < 3.0
     eventually(lambda: free_cpus() == before)
+
+
+@pytest.mark.parametrize("lost", ["_started", "_answered"])
+def test_a_process_that_ray_does_not_reach_for_a_moment_is_asked_again(engine: RayEngine, lost: str) -> None:
+    """As a network does that fails for a second: Ray cannot tell whether the call has been heard."""
+    trainer = engine.launch_trainer(assignment("work"))
+    eventually(trainer.exchange_address)
+    launch, launcher = trainer._launch, trainer._launcher
+    unheard: Future[None] = Future()
+    unheard.set_exception(ActorUnavailableError("rpc error: connection reset", None))
+    trainer._mailbox.post(getattr(launcher, lost), launch, launch.member, unheard)
+    eventually(trainer.is_missed)
+    eventually(lambda: not trainer.is_missed())
+    assert trainer.outcome() is None
+    trainer.cancel()
+    assert ended(trainer) == Outcome(state="CANCELLED")
+
+
+def test_a_process_that_stays_out_of_reach_is_given_up(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact, "LOST_S", 0.0)
+    trainer = engine.launch_trainer(assignment("work"))
+    eventually(trainer.exchange_address)
+    unheard: Future[None] = Future()
+    unheard.set_exception(ActorUnavailableError("rpc error: connection reset", None))
+    trainer._mailbox.post(trainer._launcher._answered, trainer._launch, trainer._launch.member, unheard)
+    end = eventually(trainer.outcome)
+    assert isinstance(end, Death) and "connection reset" in end.reason
 
 
 def test_a_workers_share_is_taken_and_given_back(engine: RayEngine) -> None:

@@ -22,11 +22,15 @@ class FakeTrainer:
     is_cancelled: bool = False
     is_killed: bool = False
     was_hung: bool = False
+    is_out_of_reach: bool = False
     dismissed: list[str] = field(default_factory=list)
     scaled: list[int] = field(default_factory=list)
 
     def exchange_address(self) -> str | None:
         return self.address
+
+    def is_missed(self) -> bool:
+        return self.is_out_of_reach
 
     def poll(self, since: int) -> Progress | None:
         if isinstance(self.end, Death) or self.is_killed or self.address is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from service.config import WrongSetting
-from service.segments import remove_segments
+from service.segments import FRESH_S, hold_segments, remove_segments, sweep_segments
 from service.state_folder import StateFolder
 
 
@@ -52,3 +54,21 @@ def test_only_the_named_segments_go(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
     remove_segments("aa", root=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["gradwire-bb-job1-1"]
+
+
+def test_only_the_segments_of_nobody_are_swept(tmp_path: Path) -> None:
+    for name in ("gradwire-aa-job1-1", "gradwire-aa-job2-1", "gradwire-aa-job3-1", "gradwire-bb-job1-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "control").write_bytes(b"")
+    long_ago = time.time() - FRESH_S
+    for name in ("gradwire-aa-job1-1", "gradwire-aa-job2-1", "gradwire-bb-job1-1"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    held = hold_segments(tmp_path / "gradwire-aa-job1-1")
+    try:
+        sweep_segments("aa", root=tmp_path)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {"gradwire-aa-job1-1", "gradwire-aa-job3-1", "gradwire-bb-job1-1"}, "held, new, another's"
+    finally:
+        os.close(held)
+    sweep_segments("aa", root=tmp_path)
+    assert not (tmp_path / "gradwire-aa-job1-1").exists()

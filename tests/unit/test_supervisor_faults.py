@@ -83,6 +83,19 @@ def test_a_trainer_that_hangs_is_killed_and_followed_by_another(lab: Lab) -> Non
     ) in lab.messages()
 
 
+def test_a_trainer_out_of_reach_is_not_taken_for_one_that_hangs(lab: Lab) -> None:
+    lab.submit()
+    lab.run(step=4)
+    first = lab.trainer
+    first.answers = [None] * 1000
+    first.is_out_of_reach = True
+    lab.tick(0.1, times=80)
+    assert not first.is_killed, "the engine gives it up when Ray has had the time to look"
+    first.is_out_of_reach = False
+    lab.tick(0.1, times=52)
+    assert first.is_killed and lab.job().generation == 2
+
+
 def test_a_trainer_that_builds_its_model_may_be_silent_for_longer(lab: Lab) -> None:
     lab.submit()
     lab.tick()
