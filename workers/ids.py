@@ -6,35 +6,38 @@ negative ids from the end. A job fails instead, and says which row of the data i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from gradwire.errors import JobFailed
 from workers.data.batch import Batch
 from workers.data.source import Source
+from workers.origins import origins
 from workers.slices import Slices, Table
 
 GATHERS = ("ResourceGather", "GatherV2")
-SAME_VALUES = ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "Snapshot", "ReadVariableOp")
-"""Operations that give what their first input holds."""
-JOINED = ("ConcatV2", "Pack")
-"""Operations that give what all their inputs hold, the axis of ConcatV2 apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdInput:
-    """An input of the model whose values are looked up in a table."""
+    """An input of the model whose values are looked up in a table.
+
+    columns: of a sample's values, counted in its flat order; empty for all.
+    """
 
     input: str
     table: str
     rows: int
+    columns: tuple[int, ...] = ()
 
 
 def id_inputs(graph: Any, inputs: Sequence[str], tables: Mapping[str, tf.Variable]) -> list[IdInput]:
-    """The inputs that reach a gather's ids unchanged; ids that the graph computes, and graphs within it, are left out.
+    """The inputs that reach a gather's ids unchanged, whole or in part; ids that the graph computes, and graphs within
+    it, are left out.
 
     Args:
         graph: of a concrete function. inputs: the names of its first arguments. tables: variables by name.
@@ -46,25 +49,13 @@ def id_inputs(graph: Any, inputs: Sequence[str], tables: Mapping[str, tf.Variabl
     for op in graph.get_operations():
         if op.type not in GATHERS or (op.type == "GatherV2" and tf.get_static_value(op.inputs[2]) != 0):
             continue
-        tables_read = [captured[id(tensor)] for tensor in _origins(op.inputs[0]) if id(tensor) in captured]
-        for tensor in _origins(op.inputs[1]):
-            if id(tensor) in names:
-                found |= {IdInput(names[id(tensor)], name, rows): None for name, rows in tables_read}
+        tables_read = [captured[id(origin.tensor)] for origin in origins(op.inputs[0]) if id(origin.tensor) in captured]
+        for origin in origins(op.inputs[1]):
+            columns = origin.columns() if id(origin.tensor) in names else None
+            if columns is not None:
+                name = names[id(origin.tensor)]
+                found |= {IdInput(name, table, rows, columns): None for table, rows in tables_read}
     return list(found)
-
-
-def _origins(tensor: Any) -> Iterator[Any]:
-    """The tensors whose values a tensor holds."""
-    op = tensor.op
-    if op.type in SAME_VALUES:
-        yield from _origins(op.inputs[0])
-    elif op.type in JOINED:
-        for joined in op.inputs[: -1 if op.type == "ConcatV2" else None]:
-            yield from _origins(joined)
-    elif op.type == "SelectV2" and op.inputs[0].op.type == "Less" and op.inputs[1].op.type == "AddV2":
-        yield from _origins(op.inputs[2])  # how Keras counts negative ids from the end
-    else:
-        yield tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +72,7 @@ class IdCheck:
             JobFailed: an id is negative or too large for its table (code `id_out_of_range`).
         """
         for item in self.inputs:
-            values = batch.inputs[item.input]
+            values = _looked_up(item, batch)
             # A float is cut to an integer, towards zero.
             is_wrong = (values <= -1) | (values >= item.rows)
             if is_wrong.any():
@@ -89,13 +80,18 @@ class IdCheck:
         return batch
 
     def _fault(self, item: IdInput, batch: Batch, at: int) -> JobFailed:
-        values = batch.inputs[item.input]
+        values = _looked_up(item, batch)
         row = self.source.file_rows(batch.ids[at * len(batch.ids) // values.size :][:1])[0]
         return JobFailed(
             f"{self.source.name}: input '{item.input}' has the id {values.flat[at]} in row {row} (counted from 0), but "
             f"the table '{item.table}' has the rows 0 to {item.rows - 1}: correct the data, or make the table larger",
             code="id_out_of_range",
         )
+
+
+def _looked_up(item: IdInput, batch: Batch) -> np.ndarray:
+    values = batch.inputs[item.input]
+    return values.reshape(batch.samples, -1)[:, item.columns] if item.columns and values.size else values
 
 
 def require_known(table: Table, slices: Slices, samples: Callable[[], str]) -> None:
