@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from workers.denormals import flush_denormals
 BLOCK_ELEMENTS = 256 * 1024
 """Small blocks would fit into a core's cache together, but after each NumPy call a thread waits for the interpreter's
 lock, and wakes late: with 26 million weights and two threads SGD took 38 ms by 32 Ki elements, 14 by 256 Ki."""
+EVEN = 16
 ALONE_ELEMENTS = 2 * BLOCK_ELEMENTS
 """Below this, waking another thread costs more than it saves."""
 
@@ -22,14 +24,17 @@ Work = Callable[[int, int, "Scratch"], None]
 
 
 class Scratch:
-    """Temporary blocks of one thread, by number; float32, or another dtype of at most eight bytes."""
+    """Temporary blocks of one thread, by number; float32, or another dtype of at most eight bytes.
+
+    Each begins a page, as far as TensorFlow wants a boundary.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
 
     def __getitem__(self, number: int) -> np.ndarray:
         while number >= len(self._blocks):
-            self._blocks.append(np.empty(BLOCK_ELEMENTS, np.float64))
+            self._blocks.append(np.frombuffer(mmap.mmap(-1, BLOCK_ELEMENTS * 8), np.float64))
         return self._blocks[number]
 
     def like(self, number: int, array: np.ndarray) -> np.ndarray:
@@ -53,9 +58,11 @@ class Blocks:
         """Calls `work` for every block of [0, items); raises what it raises, once all threads are done.
 
         Args:
-            width: elements of an item, of which a block has at most `BLOCK_ELEMENTS`.
+            width: elements of an item, of which a block has at most `BLOCK_ELEMENTS`. A block has a multiple of `EVEN`
+                items, unless they are too wide for that.
         """
-        block = max(BLOCK_ELEMENTS // width, 1)
+        most = BLOCK_ELEMENTS // width
+        block = max(most - most % EVEN, min(most, EVEN), 1)
         # A range's iterator is advanced under the interpreter's lock, so that no block is dealt out twice.
         starts = iter(range(0, items, block))
         if items * width <= ALONE_ELEMENTS or not self._helpers:

@@ -12,9 +12,11 @@ import numpy as np
 
 from service.training.blocks import Blocks, Scratch
 from service.training.changes import Rows
+from service.training.clipping import Clipping, Gradients, take_over_clip
 from service.training.groups import Groups, Segment
+from service.training.late_copy import TableWatch
 from service.training.row_update import RowUpdate, reach_of
-from service.training.rules import AdamRule, Rule, SgdRule, StepScalars
+from service.training.rules import AdagradRule, AdamRule, RmspropRule, Rule, SgdRule, StepScalars
 from service.training.runs import Run, runs_of
 from service.training.scalars import Scalars
 from service.training.summation import StepSum, Summation
@@ -29,12 +31,7 @@ ITERATIONS = "optimizer/iterations"
 def rule_of(optimizer: keras.optimizers.Optimizer, variables: ModelVariables) -> Rule | None:
     """The rule with the same bits as a Keras optimiser, or None; then Keras's own update it is."""
     is_plain = (
-        optimizer.clipnorm is None
-        and optimizer.clipvalue is None
-        and optimizer.global_clipnorm is None
-        and optimizer.gradient_accumulation_steps is None
-        and optimizer.loss_scale_factor is None
-        and not optimizer.use_ema
+        optimizer.gradient_accumulation_steps is None and optimizer.loss_scale_factor is None and not optimizer.use_ema
     )
     are_plain = all(
         str(variable.dtype) == "float32" and variable.constraint is None and not variable.overwrite_with_gradient
@@ -47,6 +44,10 @@ def rule_of(optimizer: keras.optimizers.Optimizer, variables: ModelVariables) ->
         return SgdRule(optimizer.momentum, is_nesterov=optimizer.nesterov)
     if kind in (keras.optimizers.Adam, keras.optimizers.AdamW) and not optimizer.amsgrad:
         return AdamRule(optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)
+    if kind is keras.optimizers.Adagrad:
+        return AdagradRule(optimizer.initial_accumulator_value, optimizer.epsilon)
+    if kind is keras.optimizers.RMSprop and not optimizer.centered:
+        return RmspropRule(optimizer.rho, optimizer.momentum, optimizer.epsilon)
     return None
 
 
@@ -54,7 +55,7 @@ class FusedUpdate:
     """Owns the optimiser's slots; writes the trained part of the weights buffer in place.
 
     Args:
-        optimizers: fresh and not built, one for each factor of `groups.distinct`.
+        optimizers: fresh and not built, one for each factor of `groups.distinct`; it clips in their place.
         weights: the trained part of the weights buffer, float32, padding included. Until `attach` says other, the
             gradients lie likewise.
         variables: to name the slots in checkpoints.
@@ -66,15 +67,24 @@ class FusedUpdate:
         variables: ModelVariables, blocks: Blocks, groups: Groups, *, is_lazy: bool = False,
     ) -> None:  # fmt: skip
         self._rule = rule
+        self._clip = take_over_clip(optimizers)
+        self._clips_rate = isinstance(rule, SgdRule) and self._clip is not None and self._clip.kind == "global_norm"
+        self._clipping: Clipping | None = None
         self._weights = weights
         self._blocks = blocks
         self._is_lazy = is_lazy
-        self._scalars = [Scalars(optimizer) for optimizer in optimizers]
+        self._scalars = [
+            Scalars(optimizer, weights=len(groups.members(factor)), is_clipped=self._clips_rate)
+            for optimizer, factor in zip(optimizers, groups.distinct, strict=True)
+        ]
         self._ready: list[StepScalars] | None = None
-        self._segments = groups.segments(_starts(variables), weights.size)
+        self._segments = _segments(rule, groups, variables, weights.size)
         self._first = [segment.start for segment in self._segments]
         self._buffers = [mmap.mmap(-1, max(weights.nbytes, 1)) for _ in rule.slots]
         self._slots = [np.frombuffer(buffer, np.float32, weights.size) for buffer in self._buffers]
+        if rule.initial:
+            for slot in self._slots:
+                slot.fill(rule.initial)
         self._views = _views(rule, self._buffers, variables)
         tensors = [Tensor(name, view.shape, "float32") for name, view in self._views.items()]
         self.layout = Layout.of([Tensor(ITERATIONS, (), "int64"), *tensors])
@@ -82,6 +92,7 @@ class FusedUpdate:
         self._runs = [Run(0, 0, weights.size)]
         self._tables: list[tuple[RowUpdate, Segment]] = []
         self.changed: Sequence[Rows] = ()
+        self.watches: Sequence[TableWatch] = ()
 
     def attach(self, summation: Summation) -> None:
         """Learns where the gradients lie, and which are sparse."""
@@ -89,6 +100,10 @@ class FusedUpdate:
         assert summation.gradients == sum(run.size for run in self._runs), "there are gradients of no weights"
         places = dict(zip(self._variables.trained_paths, _starts(self._variables), strict=True))
         self._tables = [self._row_update(table, places[table.name]) for table in summation.layout.tables]
+        self.watches = [table.watch for table, _ in self._tables]
+        if self._clip is not None:
+            paths = self._variables.trained_paths
+            self._clipping = Clipping(self._clip, paths, summation, is_in_rate=self._clips_rate)
 
     def _row_update(self, table: Table, start: int) -> tuple[RowUpdate, Segment]:
         def rows(array: np.ndarray) -> np.ndarray:
@@ -96,32 +111,34 @@ class FusedUpdate:
 
         (segment,) = self._within(start, start + 1)
         is_decayed = segment.is_decayed and self._scalars[segment.group].decays
-        reach = reach_of(self._rule, is_lazy=self._is_lazy, is_decayed=is_decayed)
+        reach = reach_of(self._rule, table.width, is_lazy=self._is_lazy, is_decayed=is_decayed)
         slots = [rows(slot) for slot in self._slots]
         is_fresh = self._iterations == 0
         return RowUpdate(self._rule, rows(self._weights), slots, reach, self._blocks, is_fresh=is_fresh), segment
 
     def prepare(self) -> None:
         """Has Keras compute the next step's scalars, while the workers compute."""
-        if self._ready is None:
+        if self._ready is None and not self._clips_rate:
             self._ready = [scalars.next() for scalars in self._scalars]
 
     def apply(self, total: StepSum) -> None:
         """Updates the weights by the sum of a step's gradients."""
-        self.prepare()
-        ready, self._ready = self._ready, None
-        assert ready is not None  # prepared above
-
+        gradients: Gradients = total
+        factor = None
+        if self._clipping is not None:
+            gradients, factor = self._clipping.clipped(total)
+        ready = self._ready or [scalars.next(factor) for scalars in self._scalars]
+        self._ready = None
         for run in self._runs:
-            self._apply_run(run, total, ready)
+            self._apply_run(run, gradients, ready)
         self.changed = [
-            table.apply(_scalars(ready, segment), total.slices(number))
+            table.apply(_scalars(ready, segment), gradients.slices(number))
             for number, (table, segment) in enumerate(self._tables)
         ]
 
-    def _apply_run(self, run: Run, total: StepSum, ready: Sequence[StepScalars]) -> None:
+    def _apply_run(self, run: Run, gradients: Gradients, ready: Sequence[StepScalars]) -> None:
         def update(start: int, end: int, scratch: Scratch) -> None:
-            gradient = total.block(0, run.gradients + start, run.gradients + end, scratch)
+            gradient = gradients.block(0, run.gradients + start, run.gradients + end, scratch)
             first = run.weights + start
             for segment in self._within(first, run.weights + end):
                 part = slice(segment.start, segment.end)
@@ -143,7 +160,8 @@ class FusedUpdate:
         number = bisect_right(self._first, start) - 1
         while number < len(self._segments) and self._segments[number].start < end:
             segment = self._segments[number]
-            yield replace(segment, start=max(segment.start, start), end=min(segment.end, end))
+            if segment.end > start:  # a block may begin in the padding behind a variable
+                yield replace(segment, start=max(segment.start, start), end=min(segment.end, end))
             number += 1
 
     def copy_into(self, target: Mapping[str, np.ndarray], copy: Copy = np.copyto) -> None:
@@ -175,6 +193,13 @@ def _starts(variables: ModelVariables) -> list[int]:
     """Where each trained variable begins, in elements."""
     count = len(variables.trainable)
     return [offset // 4 for offset in variables.layout().offsets[:count]]
+
+
+def _segments(rule: Rule, groups: Groups, variables: ModelVariables, end: int) -> list[Segment]:
+    starts = _starts(variables)
+    if not rule.has_tails:
+        return groups.segments(starts, end)
+    return groups.apart(starts, [tensor.elements for tensor in variables.layout().tensors[: len(starts)]])
 
 
 def _views(rule: Rule, buffers: list[mmap.mmap], variables: ModelVariables) -> dict[str, np.ndarray]:

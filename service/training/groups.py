@@ -50,7 +50,8 @@ class Groups:
         return tuple(index for index, own in enumerate(self.factors) if own == factor)
 
     def segments(self, starts: Sequence[int], end: int) -> list[Segment]:
-        """Neighbours of one kind, where variables begin at these elements of a buffer that ends at `end`."""
+        """Neighbours of one kind, where variables begin at these elements of a buffer that ends at `end`; with their
+        padding."""
         order = sorted(range(len(starts)), key=lambda index: starts[index])
         made: list[Segment] = []
         for index, following in zip(order, [*order[1:], None], strict=True):
@@ -61,6 +62,15 @@ class Groups:
             else:
                 made.append(Segment(starts[index], stop, group, self.decayed[index]))
         return made
+
+    def apart(self, starts: Sequence[int], sizes: Sequence[int]) -> list[Segment]:
+        """One for each variable, where they begin at these elements of a buffer; without padding."""
+        kinds = zip(starts, sizes, self.factors, self.decayed, strict=True)
+        made = [
+            Segment(start, start + size, self.distinct.index(factor), is_decayed)
+            for start, size, factor, is_decayed in kinds
+        ]
+        return sorted(made, key=lambda segment: segment.start)
 
 
 @dataclass(frozen=True, slots=True)

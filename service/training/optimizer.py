@@ -15,6 +15,7 @@ from gradwire.errors import JobFailed
 from service.training.changes import Rows
 from service.training.densified import Densified
 from service.training.groups import Groups
+from service.training.late_copy import TableWatch
 from service.training.summation import GRADIENT, StepSum, Summation
 from service.training.weights import Copy, Weights
 from workers.binding import share
@@ -46,6 +47,7 @@ class KerasUpdate:
         self._gradients: list[Any] = []
         self._dense: Densified | None = None
         self.changed: Sequence[Rows] = ()
+        self.watches: Sequence[TableWatch] = ()
         paths = unique_names(variable.path for variable in variables)
         self._shapes = [(path, tuple(v.shape)) for path, v in zip(paths, variables, strict=True)]
         members = [groups.members(factor) for factor in groups.distinct]

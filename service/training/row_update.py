@@ -3,10 +3,11 @@
 A rule updates each element by itself (`rules.py`), so that rows may be left out of which it is known that a gradient of
 zero would not change them. Those are, with Keras's own bits:
 
-* all rows that were not gathered, for SGD without momentum;
-* rows that were never gathered, for SGD with momentum and Adam: their slots are zero and stay so, and w - 0 = w. (A
-  weight of -0 stays -0 where Keras's momentum makes it +0.)
-* none with weight decay.
+* all rows that were not gathered, for SGD without momentum and Adagrad;
+* rows that were never gathered, for SGD with momentum, Adam and RMSprop: their slots are zero and stay so, and
+  w - 0 = w. (A weight of -0 stays -0 where Keras's momentum makes it +0.)
+* none with weight decay, nor where a row of Adagrad's or RMSprop's is no multiple of TensorFlow's vectors: it would
+  have other bits among others than in its place.
 
 Mode lazy leaves out all that were not gathered, whatever the rule: like TensorFlow's LazyAdam and torch's SparseAdam.
 """
@@ -20,7 +21,8 @@ import numpy as np
 
 from service.training.blocks import Blocks, Scratch
 from service.training.changes import Rows
-from service.training.rules import Rule, StepScalars
+from service.training.late_copy import TableWatch
+from service.training.rules import PACKET, Rule, StepScalars
 from workers.slices import Slices
 
 SCAN_ROWS = 16 * 1024
@@ -33,11 +35,13 @@ Reach = Literal["gathered", "moved", "all"]
 """Which rows an update reaches; moved: those that were ever gathered."""
 
 
-def reach_of(rule: Rule, *, is_lazy: bool, is_decayed: bool) -> Reach:
-    """The fewest rows that an update has to reach."""
-    if is_lazy or (rule.rests_always and not is_decayed):
+def reach_of(rule: Rule, width: int, *, is_lazy: bool, is_decayed: bool) -> Reach:
+    """The fewest rows of this width that an update has to reach."""
+    if is_lazy:
         return "gathered"
-    return "all" if is_decayed else "moved"
+    if is_decayed or (rule.has_tails and width % PACKET):
+        return "all"
+    return "gathered" if rule.rests_always else "moved"
 
 
 class MovedRows:
@@ -83,6 +87,7 @@ class RowUpdate:
     ) -> None:  # fmt: skip
         self._rule = rule
         self._arrays = [weights, *slots]
+        self.watch = TableWatch(self._arrays)
         self._blocks = blocks
         self._reach = reach
         self._moved = MovedRows(len(weights)) if reach == "moved" else None
@@ -92,6 +97,7 @@ class RowUpdate:
     def apply(self, scalars: StepScalars, gradient: Slices) -> Rows:
         """Updates weights and slots in place; returns which rows."""
         if self._reach == "gathered":
+            self.watch.before_writing(gradient.ids)
             self._update_rows(scalars, gradient.ids, gradient.rows)
             return gradient.ids.copy()  # they may lie in a slot that a worker gets again
         places, ids = gradient.ids, None
@@ -99,6 +105,7 @@ class RowUpdate:
             numbers = self._moved.numbers(gradient.ids)
             if not self._moved.are_many:
                 places, ids = numbers, self._moved.ids
+        self.watch.before_writing(ids)
         self._update_among(scalars, ids, places, gradient.rows)
         return ids
 

@@ -88,6 +88,10 @@ class Summation:
         if self.gradients:
             self._set(total, 0, 0, self.gradients)
 
+    def block(self, section: int, start: int, end: int, scratch: Scratch) -> np.ndarray:
+        """Elements [start, end) of a section's sums, in place."""
+        return self._sections[section][start:end]
+
     def _set(self, total: StepSum, section: int, first: int, end: int) -> None:
         def set_block(start: int, stop: int, scratch: Scratch) -> None:
             part = slice(first + start, first + stop)

@@ -12,6 +12,7 @@ from service.training.blocks import Blocks
 from service.training.changes import Rows
 from service.training.fused import FusedUpdate, rule_of
 from service.training.groups import Groups
+from service.training.late_copy import TableWatch
 from service.training.optimizer import KerasUpdate, require_decay
 from service.training.summation import StepSum, Summation
 from service.training.weights import Copy, Weights
@@ -26,6 +27,8 @@ class Update(Protocol):
     """Of the optimiser's state."""
     changed: Sequence[Rows]
     """The rows of each table that the last update changed."""
+    watches: Sequence[TableWatch]
+    """Of the tables that may be copied while it updates them; once attached."""
 
     def attach(self, summation: Summation) -> None:
         """Gradients will come from there."""

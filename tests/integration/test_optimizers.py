@@ -62,6 +62,8 @@ PROPERTIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 EVERYWHERE = ("plain", "decay", "groups")
 """The other properties are tried with those of EXAMPLES; `groups` has a schedule, too."""
 EXAMPLES = ("SGD", "Adam", "AdamW", "Adagrad", "Muon")
+FUSED = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop")
+"""Those that have a rule of ours."""
 OPTIMIZERS = sorted({canonical("optimizer", name) for name in accepted_names("optimizer")})
 CASES = [(name, option) for name in OPTIMIZERS for option in PROPERTIES if option in EVERYWHERE or name in EXAMPLES]
 
@@ -154,9 +156,7 @@ def test_the_bits_are_those_of_keras_and_stay_so_after_a_restart(name: str, opti
             state = ours.snapshot()
             ours = Ours(name, option, blocks)
             ours.restore(state)
-    assert isinstance(ours.update, FusedUpdate) == (
-        name in ("SGD", "Adam", "AdamW") and "gradientClip" not in PROPERTIES[option][1]
-    )
+    assert isinstance(ours.update, FusedUpdate) == (name in FUSED)
 
 
 def test_the_moving_average_has_the_bits_of_keras(blocks: Blocks) -> None:

@@ -1,0 +1,177 @@
+"""Copies of large tables that are made while steps go on.
+
+The loop says which rows it is about to write, and what they hold until then is kept; a thread copies the tables from
+one end to the other, and then puts the kept rows in their places. It may copy a row before or after it is written, or
+half of it: a row that is written meanwhile is among those that are kept, whatever the order, and any other is as it
+was. So a step costs a copy of its own rows, not of the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from threading import Event, Lock, Thread
+
+import numpy as np
+
+from service.training.changes import Rows
+from service.training.priority import take_what_is_left
+from service.training.weights import Copy
+
+LARGE_BYTES = 16 << 20
+"""A smaller table is copied at once."""
+PIECE_BYTES = 8 << 20
+MAX_SHARE = 1 / 8
+"""Whoever writes more rows of a table at once waits until it is copied, and helps: to keep them would take longer."""
+
+Arrays = Sequence[np.ndarray]
+
+
+class _TableCopy:
+    """One copy of one table's arrays, all of shape (rows, width)."""
+
+    def __init__(self, arrays: Arrays, targets: Arrays) -> None:
+        self._pairs = list(zip(targets, arrays, strict=True))
+        rows, width = arrays[0].shape
+        self._piece = max(PIECE_BYTES // (width * 4), 1)
+        # A range's iterator is advanced under the interpreter's lock, so that no piece is dealt out twice.
+        self._starts: Iterator[int] = iter(range(0, rows, self._piece))
+        self._left = len(range(0, rows, self._piece))
+        self._lock = Lock()
+        self._kept: list[tuple[np.ndarray, list[np.ndarray]]] = []
+        self._is_kept = np.zeros(rows, bool)
+        self._are_rows_there = Event()
+        self.is_done = Event()
+
+    def keep(self, ids: np.ndarray) -> None:
+        """What these rows hold now, unless an earlier state is kept."""
+        new = ids[~self._is_kept[ids]]
+        if new.size and not self.is_done.is_set():
+            self._is_kept[new] = True
+            self._kept.append((new, [array[new] for _, array in self._pairs]))
+
+    def copy(self) -> None:
+        """Copies pieces until none is left that nobody copies."""
+        while self.copy_piece():
+            pass
+
+    def copy_piece(self) -> bool:
+        """Copies the next piece; False if there is none."""
+        start = next(self._starts, None)
+        if start is None:
+            return False
+        for target, array in self._pairs:
+            np.copyto(target[start : start + self._piece], array[start : start + self._piece])
+        with self._lock:
+            self._left -= 1
+            if not self._left:
+                self._are_rows_there.set()
+        return True
+
+    def run(self) -> None:
+        """Copies everything, and then puts what was kept in its place."""
+        self.copy()
+        self._are_rows_there.wait()
+        # What is kept from now on was copied before it was written.
+        for ids, rows in list(self._kept):
+            for (target, _), values in zip(self._pairs, rows, strict=True):
+                target[ids] = values
+        self.is_done.set()
+
+
+class TableWatch:
+    """One table's weights and slots, of shape (rows, width). Belongs to the trainer's loop."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = list(arrays)
+        self._targets: dict[int, np.ndarray] = {}
+        self._under_way: _TableCopy | None = None
+
+    def takes(self, target: np.ndarray, source: np.ndarray) -> bool:
+        """Whether a copy from one of its arrays is left to it."""
+        for number, array in enumerate(self._arrays):
+            if array.nbytes >= LARGE_BYTES and array.ctypes.data == source.ctypes.data:
+                self._targets[number] = target.reshape(array.shape)
+                return True
+        return False
+
+    def begin(self) -> _TableCopy | None:
+        """Begins with what it took; the result has to be run."""
+        if not self._targets:
+            return None
+        targets, self._targets = self._targets, {}
+        self._under_way = _TableCopy([self._arrays[number] for number in targets], list(targets.values()))
+        return self._under_way
+
+    def before_writing(self, ids: Rows) -> None:
+        """To be called before these rows, or all, are written."""
+        copy = self._under_way
+        if copy is None:
+            return
+        if copy.is_done.is_set():
+            self._under_way = None
+        elif ids is None or ids.size > MAX_SHARE * len(self._arrays[0]):
+            copy.copy()
+            copy.is_done.wait()
+        else:
+            copy.keep(ids)
+
+
+class LateCopies:
+    """Copies a job's tables in a thread, for one snapshot at a time. Belongs to the trainer's loop.
+
+    Args:
+        watches: of the tables whose update says what it writes.
+        at_once: copies everything else.
+    """
+
+    def __init__(self, watches: Sequence[TableWatch], at_once: Copy) -> None:
+        self._watches = watches
+        self._at_once = at_once
+        self._thread: _Copying | None = None
+
+    def copy(self, target: np.ndarray, source: np.ndarray) -> None:
+        """Copies an array, or notes that it is to be copied."""
+        if not any(watch.takes(target, source) for watch in self._watches):
+            self._at_once(target, source)
+
+    def start(self) -> Callable[[], None]:
+        """Copies what was noted; whoever calls the result waits until it is there, or gets the error of copying."""
+        copies = [copy for watch in self._watches if (copy := watch.begin()) is not None]
+        if not copies:
+            return lambda: None
+        self._thread = _Copying(copies)
+        self._thread.start()
+        return self._thread.wait
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the last snapshot is not complete."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Returns when the last snapshot is complete, or given up."""
+        if self._thread is not None:
+            self._thread.join()
+
+
+class _Copying(Thread):
+    def __init__(self, copies: Sequence[_TableCopy]) -> None:
+        super().__init__(name="snapshot-copy", daemon=True)
+        self._copies = copies
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        take_what_is_left()
+        try:
+            for copy in self._copies:
+                copy.run()
+        except Exception as error:  # whoever wants the snapshot gets it
+            self._error = error
+        finally:
+            for copy in self._copies:
+                copy.is_done.set()  # the loop may wait for it
+
+    def wait(self) -> None:
+        self.join()
+        if self._error is not None:
+            raise self._error
