@@ -16,6 +16,7 @@ from service.training.crew import Terms
 from service.training.examiner import Examiner
 from service.training.guard import Guard
 from service.training.histograms import Histograms
+from service.training.late_copy import LateCopies
 from service.training.loop import Loop
 from service.training.milestones import Milestones
 from service.training.norm import GradientNorm
@@ -98,7 +99,7 @@ class Assembly:
             writer=writer,
             snapshots=trainee.snapshots,
             sources=trainee.saved,
-            copy=self.blocks.copy,
+            copies=LateCopies(trainee.update.watches, self.blocks.copy),
             reporter=self.reporter,
             spec_digest=spec_digest(self.spec),
             generation=self.assignment.generation,

@@ -8,7 +8,7 @@ was. So a step costs a copy of its own rows, not of the tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Event, Lock, Thread
 
 import numpy as np
@@ -127,38 +127,38 @@ class LateCopies:
     def __init__(self, watches: Sequence[TableWatch], at_once: Copy) -> None:
         self._watches = watches
         self._at_once = at_once
-        self._thread: _Copying | None = None
+        self._copying: _Copying | None = None
 
     def copy(self, target: np.ndarray, source: np.ndarray) -> None:
         """Copies an array, or notes that it is to be copied."""
         if not any(watch.takes(target, source) for watch in self._watches):
             self._at_once(target, source)
 
-    def start(self) -> Callable[[], None]:
-        """Copies what was noted; whoever calls the result waits until it is there, or gets the error of copying."""
+    def start(self, tensors: Mapping[str, np.ndarray]) -> LateTensors:
+        """Copies what was noted, and gives these tensors, which are copied to, to whoever waits for that."""
         copies = [copy for watch in self._watches if (copy := watch.begin()) is not None]
-        if not copies:
-            return lambda: None
-        self._thread = _Copying(copies)
-        self._thread.start()
-        return self._thread.wait
+        self._copying = _Copying(copies) if copies else None
+        if self._copying is not None:
+            self._copying.start()
+        return LateTensors(tensors, self._copying)
 
     @property
     def is_under_way(self) -> bool:
         """Whether the last snapshot is not complete."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._copying is not None and self._copying.is_alive()
 
     def wait(self) -> None:
         """Returns when the last snapshot is complete, or given up."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._copying is not None:
+            self._copying.join()
 
 
 class _Copying(Thread):
+    error: Exception | None = None
+
     def __init__(self, copies: Sequence[_TableCopy]) -> None:
         super().__init__(name="snapshot-copy", daemon=True)
         self._copies = copies
-        self._error: Exception | None = None
 
     def run(self) -> None:
         take_what_is_left()
@@ -166,12 +166,33 @@ class _Copying(Thread):
             for copy in self._copies:
                 copy.run()
         except Exception as error:  # whoever wants the snapshot gets it
-            self._error = error
+            self.error = error
         finally:
             for copy in self._copies:
                 copy.is_done.set()  # the loop may wait for it
 
+
+class LateTensors(Mapping[str, np.ndarray]):
+    """A snapshot's tensors by name. Whoever reads one waits until all are there, or gets the error of copying; may be
+    read by any thread."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], copying: _Copying | None) -> None:
+        self._tensors = tensors
+        self._copying = copying
+
     def wait(self) -> None:
-        self.join()
-        if self._error is not None:
-            raise self._error
+        """Returns when all are there, or given up."""
+        if self._copying is not None:
+            self._copying.join()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.wait()
+        if self._copying is not None and self._copying.error is not None:
+            raise self._copying.error
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)

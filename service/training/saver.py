@@ -14,6 +14,7 @@ from gradwire.byte_size import byte_size
 from gradwire.errors import JobFailed
 from service.training.checkpoint import Checkpoint
 from service.training.in_place import views_of
+from service.training.late_copy import LateCopies
 from service.training.reporter import Reporter
 from service.training.snapshots import Snapshots, Tensors
 from service.training.weights import Copy
@@ -53,7 +54,7 @@ class Saver:
     snapshots: Snapshots | None
     """None where the state is too large to be copied: then `write` returns when all is written."""
     sources: tuple[Saved, ...]
-    copy: Copy
+    copies: LateCopies
     reporter: Reporter
     spec_digest: str
     generation: int
@@ -65,7 +66,8 @@ class Saver:
     _last_trouble: str = ""
 
     def hold(self, step: int) -> Held:
-        """Copies the state after `step`; waits until there is memory. Nobody else may write the state meanwhile.
+        """Copies the state after `step`; waits until there is memory. Nobody else may write the state meanwhile; large
+        tables are copied until later, while their updates go on, and no other snapshot is taken before that is done.
 
         A snapshot that waits to be written, and may be replaced, is given up for it.
 
@@ -77,8 +79,10 @@ class Saver:
         return held
 
     def try_to_hold(self, step: int) -> Held | None:
-        """As `hold`; None if there is no memory just now, or if what waits to be written must not be replaced."""
-        return None if self.writer.is_reserved else self._held(step, waits=False)
+        """As `hold`; None if there is no memory just now, if the last one is still being copied, or if what waits to be
+        written must not be replaced."""
+        is_too_soon = self.writer.is_reserved or self.copies.is_under_way
+        return None if is_too_soon else self._held(step, waits=False)
 
     def write(
         self, held: Held, metrics: Mapping[str, float], totals: Mapping[str, np.ndarray], *, is_last: bool = False,
@@ -114,6 +118,7 @@ class Saver:
         snapshots = self.snapshots
         if snapshots is None:
             return Held(step, views_of(self.sources), lambda: None, is_live=True)
+        self.copies.wait()
         free = snapshots.take()
         if free is None and self.writer.retract():
             free = snapshots.take()
@@ -121,8 +126,14 @@ class Saver:
         if tensors is None:
             return None
         for source in self.sources:
-            source.copy_into(tensors, self.copy)
-        return Held(step, tensors, lambda: snapshots.give_back(tensors))
+            source.copy_into(tensors, self.copies.copy)
+        late = self.copies.start(tensors)
+
+        def release() -> None:
+            late.wait()
+            snapshots.give_back(tensors)
+
+        return Held(step, late, release)
 
     @property
     def is_stored(self) -> bool:

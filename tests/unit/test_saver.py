@@ -17,6 +17,7 @@ from service.training import snapshots as snapshots_module
 from service.training.blocks import ALONE_ELEMENTS, Blocks
 from service.training.checkpoint import Checkpoint, CheckpointFolder
 from service.training.in_place import is_too_large
+from service.training.late_copy import LateCopies
 from service.training.reporter import Reporter
 from service.training.saver import Saver
 from service.training.snapshots import EVALUATED, MAX_BUFFERS, Snapshots
@@ -67,8 +68,8 @@ class Bench:
         self.snapshots = Snapshots(LAYOUT)
         self.writer = CheckpointWriter(folder, keep=99, monitor="loss", mode="min", sleep=lambda seconds: None)
         self.saver = Saver(
-            writer=self.writer, snapshots=self.snapshots, sources=(self.state,), copy=np.copyto, reporter=self.reporter,
-            spec_digest="", generation=1, fingerprint={}, every_steps=1,
+            writer=self.writer, snapshots=self.snapshots, sources=(self.state,), copies=LateCopies((), np.copyto),
+            reporter=self.reporter, spec_digest="", generation=1, fingerprint={}, every_steps=1,
         )  # fmt: skip
 
     def save(self, step: int, *, is_last: bool = False, is_best: bool = False) -> bool:
