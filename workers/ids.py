@@ -26,13 +26,15 @@ GATHERS = ("ResourceGather", "GatherV2")
 class IdInput:
     """An input of the model whose values are looked up in a table.
 
-    columns: of a sample's values, counted in its flat order; empty for all.
+    columns: of a sample's values, counted in its flat order; empty for all. size: values of a sample, where columns
+    are named: of longer or shorter samples they would be others.
     """
 
     input: str
     table: str
     rows: int
     columns: tuple[int, ...] = ()
+    size: int = 0
 
 
 def id_inputs(graph: Any, inputs: Sequence[str], tables: Mapping[str, tf.Variable]) -> list[IdInput]:
@@ -54,7 +56,8 @@ def id_inputs(graph: Any, inputs: Sequence[str], tables: Mapping[str, tf.Variabl
             columns = origin.columns() if id(origin.tensor) in names else None
             if columns is not None:
                 name = names[id(origin.tensor)]
-                found |= {IdInput(name, table, rows, columns): None for table, rows in tables_read}
+                size = origin.tensor.shape[1:].num_elements() if columns else 0
+                found |= {IdInput(name, table, rows, columns, size): None for table, rows in tables_read}
     return list(found)
 
 
@@ -90,8 +93,12 @@ class IdCheck:
 
 
 def _looked_up(item: IdInput, batch: Batch) -> np.ndarray:
+    """The values of a batch that an item is about; none if it is about samples of another size."""
     values = batch.inputs[item.input]
-    return values.reshape(batch.samples, -1)[:, item.columns] if item.columns and values.size else values
+    if not item.columns:
+        return values
+    samples = values.reshape(batch.samples, -1) if values.size else values[:0]
+    return samples[:, item.columns] if samples.shape[1:] == (item.size,) else samples[:0]
 
 
 def require_known(table: Table, slices: Slices, samples: Callable[[], str]) -> None:

@@ -125,7 +125,7 @@ def _evaluator(
         variables,
         [*trained, *variables.names[len(trained) :]],
         rows.batches(rows.validation, objective.heads, input_dtypes(objective)),
-        rows.validation.rows,
+        rows.validation,
         # What a worker cannot hold at once, the trainer need not either.
         -(-spec.training.global_batch // spec.training.accumulation),
         spec.training.seed,

@@ -59,4 +59,4 @@ def test_what_is_computed_or_differs_by_sample_is_left_to_the_look_at_the_gradie
 
 
 def test_columns_count_in_a_sample_s_flat_order() -> None:
-    assert found(lambda x: x[:, 1, 2], (2, 3)) == [IdInput("x", "t", ROWS, (5,))]
+    assert found(lambda x: x[:, 1, 2], (2, 3)) == [IdInput("x", "t", ROWS, (5,), 6)]

@@ -127,3 +127,14 @@ def test_an_id_that_a_table_does_not_have_fails_the_job_by_name(
     assert result.outcome.error.code == "id_out_of_range"
     for part in (f"input '{name}'", f"id {value} in row 150", f"'{table}/embeddings'"):
         assert part in result.outcome.error.message
+
+
+def test_an_id_of_the_validation_data_that_a_table_does_not_have_fails_the_job_by_name(folder: Path) -> None:
+    wrong = bad(folder, "item", 2000, xla="off").data.train
+    document = spec("adam").model_dump(mode="json", by_alias=True)
+    document["data"]["validation"] = {"source": wrong.model_dump(mode="json", by_alias=True)}
+    result = run(JobSpec.model_validate(document), folder, workers=1)
+    assert result.outcome.state == "FAILED" and result.outcome.error is not None
+    assert result.outcome.error.code == "id_out_of_range"
+    for part in ("bad_item.npz", "input 'item'", "id 2000 in row 150", "'items/embeddings'"):
+        assert part in result.outcome.error.message
