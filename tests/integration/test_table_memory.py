@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from workers.models import piecewise as pieces
-from workers.models.piecewise import piecewise, uniform
+from workers.models.piecewise import filled, piecewise
 from workers.models.unfilled import unfilled
 
 pytestmark = pytest.mark.integration
@@ -20,11 +20,22 @@ def embedding(rows: int) -> keras.layers.Embedding:
     return made
 
 
+INITIALIZERS = {
+    "uniform": keras.initializers.RandomUniform(-0.3, 0.7, seed=12),
+    "normal": keras.initializers.RandomNormal(0.1, 0.2, seed=12),
+    "truncated": keras.initializers.TruncatedNormal(0.1, 0.2, seed=12),
+    "glorot": keras.initializers.GlorotUniform(seed=12),
+    "he": keras.initializers.HeNormal(seed=12),
+    "lecun": keras.initializers.VarianceScaling(2.0, distribution="untruncated_normal", seed=12),
+}
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
 @pytest.mark.parametrize("shape", [(1000, 7), (123, 100), (5000, 4), (3,)])
-def test_pieces_have_the_bits_of_the_whole(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_have_the_bits_of_the_whole(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_ELEMENTS", 4096)
-    initializer = keras.initializers.RandomUniform(-0.3, 0.7, seed=12)
-    assert uniform(initializer, shape).tobytes() == np.asarray(initializer(shape)).tobytes()
+    initializer = INITIALIZERS[name]
+    assert filled(initializer, shape).tobytes() == np.asarray(initializer(shape)).tobytes()
 
 
 def test_a_large_embedding_starts_as_keras_starts_it() -> None:
