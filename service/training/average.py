@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from gradwire.spec.job import TrainingSpec
 from service.training.blocks import Blocks, Scratch
 from service.training.weights import Copy, Weights
 from workers.layout import Layout, Tensor
+from workers.pages import pages
 from workers.variables import ModelVariables
 
 AVERAGE = "average"
@@ -37,7 +37,7 @@ class MovingAverage:
         self._blocks = blocks
         tensors = [Tensor(averaged(n), v.shape, v.dtype.name) for n, v in zip(names, trained, strict=True)]
         layout = Layout.of(tensors)
-        self._buffer = mmap.mmap(-1, layout.total_bytes)
+        self._buffer = pages(layout.total_bytes)
         self.views = layout.views(self._buffer)
         """The averages, in model order: all zero before the first update."""
         self._pairs = [

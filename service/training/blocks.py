@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ EVEN = 16
 ALONE_ELEMENTS = 2 * BLOCK_ELEMENTS
 """Below this, waking another thread costs more than it saves."""
 
+T = TypeVar("T")
 Work = Callable[[int, int, "Scratch"], None]
 """(first item, item after the last, memory of this thread)."""
 
@@ -74,6 +76,15 @@ class Blocks:
         finally:
             for other in others:
                 other.result()
+
+    def each(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """The results of calls that do not use these threads themselves, all under way at once."""
+        others = [self._pool.submit(call) for call in calls[1:]] if self._helpers else []
+        try:
+            mine = [call() for call in (calls[:1] if others else calls)]
+        finally:
+            theirs = [other.result() for other in others]
+        return mine + theirs
 
     def copy(self, target: np.ndarray, source: np.ndarray) -> None:
         """Copies an array to another of its shape and dtype, both C-contiguous.

@@ -6,6 +6,7 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -21,10 +22,14 @@ from service.training.runs import Run, runs_of
 from service.training.scalars import Scalars
 from service.training.summation import StepSum, Summation
 from service.training.weights import Copy
+from workers.exchange.room import Room
 from workers.layout import Layout, Tensor
+from workers.pages import pages
 from workers.slices import Table
 from workers.variables import ModelVariables
 
+MAX_SHARE = 0.5
+"""Of free memory: slots that may take more are taken page by page, as rows are gathered."""
 ITERATIONS = "optimizer/iterations"
 
 
@@ -80,7 +85,8 @@ class FusedUpdate:
         self._ready: list[StepScalars] | None = None
         self._segments = _segments(rule, groups, variables, weights.size)
         self._first = [segment.start for segment in self._segments]
-        self._buffers = [mmap.mmap(-1, max(weights.nbytes, 1)) for _ in rule.slots]
+        are_huge = weights.nbytes * len(rule.slots) <= MAX_SHARE * Room.now().free_bytes
+        self._buffers = [pages(weights.nbytes, are_huge=are_huge) for _ in rule.slots]
         self._slots = [np.frombuffer(buffer, np.float32, weights.size) for buffer in self._buffers]
         if rule.initial:
             for slot in self._slots:
@@ -131,10 +137,13 @@ class FusedUpdate:
         self._ready = None
         for run in self._runs:
             self._apply_run(run, gradients, ready)
-        self.changed = [
-            table.apply(_scalars(ready, segment), gradients.slices(number))
-            for number, (table, segment) in enumerate(self._tables)
+        slices = [gradients.slices(number) for number in range(len(self._tables))]
+        calls = [
+            partial(table.apply, _scalars(ready, segment), found)
+            for (table, segment), found in zip(self._tables, slices, strict=True)
         ]
+        are_short = all(table.is_short(found) for (table, _), found in zip(self._tables, slices, strict=True))
+        self.changed = self._blocks.each(calls) if are_short else [call() for call in calls]
 
     def _apply_run(self, run: Run, gradients: Gradients, ready: Sequence[StepScalars]) -> None:
         def update(start: int, end: int, scratch: Scratch) -> None:

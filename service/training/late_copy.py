@@ -14,12 +14,12 @@ from threading import Event, Lock, Thread
 import numpy as np
 
 from service.training.changes import Rows
-from service.training.priority import take_what_is_left
 from service.training.weights import Copy
 
 LARGE_BYTES = 16 << 20
 """A smaller table is copied at once."""
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 32 << 20
+"""Between two pieces the thread wants the interpreter's lock, which the loop needs as well."""
 MAX_SHARE = 1 / 8
 """Whoever writes more rows of a table at once waits until it is copied, and helps: to keep them would take longer."""
 
@@ -161,7 +161,6 @@ class _Copying(Thread):
         self._copies = copies
 
     def run(self) -> None:
-        take_what_is_left()
         try:
             for copy in self._copies:
                 copy.run()

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.training.blocks import Blocks, Scratch
+from service.training.blocks import ALONE_ELEMENTS, Blocks, Scratch
 from service.training.changes import Rows
 from service.training.late_copy import TableWatch
 from service.training.rules import PACKET, Rule, StepScalars
@@ -93,6 +93,10 @@ class RowUpdate:
         self._moved = MovedRows(len(weights)) if reach == "moved" else None
         if self._moved is not None and not is_fresh:
             self._moved.numbers(_nonzero_rows(slots))
+
+    def is_short(self, gradient: Slices) -> bool:
+        """Whether the update takes one thread alone, so that another may update another table meanwhile."""
+        return self._reach == "gathered" and gradient.rows.size <= ALONE_ELEMENTS
 
     def apply(self, scalars: StepScalars, gradient: Slices) -> Rows:
         """Updates weights and slots in place; returns which rows."""

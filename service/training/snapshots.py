@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from threading import Condition, Thread
 
@@ -12,6 +11,7 @@ from gradwire.errors import JobFailed
 from service.training.priority import take_what_is_left
 from workers.exchange.room import Room
 from workers.layout import Layout
+from workers.pages import pages
 
 MAX_BUFFERS = 2
 """One that is being written and one that waits."""
@@ -97,7 +97,7 @@ class Snapshots:
 
 def _touched(layout: Layout) -> Tensors:
     """Arrays over new memory of which every page is there."""
-    buffer = mmap.mmap(-1, layout.total_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer = pages(layout.total_bytes)
     np.frombuffer(buffer, np.uint8)[...] = 0
     names = (tensor.name for tensor in layout.tensors)
     return dict(zip(names, layout.views(buffer), strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from service.training.blocks import Blocks, Scratch
 from workers.layout import Layout
+from workers.pages import pages
 from workers.slices import Slices, added
 from workers.tree import Node
 
@@ -73,7 +73,7 @@ class Summation:
     def __init__(self, layout: Layout, blocks: Blocks) -> None:
         self.layout = layout
         self._blocks = blocks
-        buffer = mmap.mmap(-1, layout.total_bytes)  # pages, hence aligned
+        buffer = pages(layout.total_bytes)
         self._sections = layout.flat(buffer)
         self.tensors = dict(zip((tensor.name for tensor in layout.tensors), layout.views(buffer), strict=True))
         self.gradients = _leading_gradients(layout)

@@ -6,7 +6,6 @@ TensorFlow keeps that memory for later, which a trainer has no use for.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +19,7 @@ from keras.src.initializers import random_initializers
 from keras.src.random.seed_generator import draw_seed
 
 from workers.binding import share
+from workers.pages import pages
 
 LARGE_BYTES = 1 << 24
 """Smaller variables are filled as ever."""
@@ -98,7 +98,7 @@ def _drawn(
 ) -> np.ndarray:
     """drawn · scale + shift, where each group takes so many numbers of the counter."""
     size = math.prod(shape)
-    values = np.frombuffer(mmap.mmap(-1, size * 4), np.float32)
+    values = np.frombuffer(pages(size * 4), np.float32)
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=_cast_seed(draw_seed(seed)))
     for start in range(0, size, PIECE_ELEMENTS):
         end = min(start + PIECE_ELEMENTS, size)
