@@ -56,6 +56,15 @@ def rule_of(optimizer: keras.optimizers.Optimizer, variables: ModelVariables) ->
     return None
 
 
+def is_reordered(rule: Rule, optimizers: Sequence[keras.optimizers.Optimizer], groups: Groups) -> bool:
+    """Whether TensorFlow's graph optimiser multiplies in another order than the rule: where nobody but a single weight
+    takes a learning rate that is a product, it is one with that of gradient and root."""
+    if not rule.has_tails:
+        return False
+    rates = zip(optimizers, groups.distinct, strict=True)
+    return any(len(groups.members(f)) == 1 and not isinstance(o._learning_rate, keras.Variable) for o, f in rates)
+
+
 class FusedUpdate:
     """Owns the optimiser's slots; writes the trained part of the weights buffer in place.
 

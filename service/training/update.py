@@ -10,7 +10,7 @@ import numpy as np
 
 from service.training.blocks import Blocks
 from service.training.changes import Rows
-from service.training.fused import FusedUpdate, rule_of
+from service.training.fused import FusedUpdate, is_reordered, rule_of
 from service.training.groups import Groups
 from service.training.late_copy import TableWatch
 from service.training.optimizer import KerasUpdate, require_decay
@@ -63,7 +63,7 @@ def make_update(
     optimizers = [make(factor) for factor in groups.distinct]
     require_decay(optimizers[0], groups)
     rule = rule_of(optimizers[0], variables)
-    if rule is None:
+    if rule is None or is_reordered(rule, optimizers, groups):
         return KerasUpdate(optimizers, variables.trainable, weights, groups)
     weights.bind()
     return FusedUpdate(optimizers, rule, weights.trained, variables, blocks, groups, is_lazy=is_lazy)

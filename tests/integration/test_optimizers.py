@@ -156,7 +156,9 @@ def test_the_bits_are_those_of_keras_and_stay_so_after_a_restart(name: str, opti
             state = ours.snapshot()
             ours = Ours(name, option, blocks)
             ours.restore(state)
-    assert isinstance(ours.update, FusedUpdate) == (name in FUSED)
+    # A single weight, which alone takes a rate that is a product.
+    is_alone = name in ("Adagrad", "RMSprop") and option == "groups"
+    assert isinstance(ours.update, FusedUpdate) == (name in FUSED and not is_alone)
 
 
 def test_the_moving_average_has_the_bits_of_keras(blocks: Blocks) -> None:
