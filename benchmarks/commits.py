@@ -39,6 +39,12 @@ def costs_ms(commits: Commits, every_steps: int) -> list[float]:
     return [(commits[step + every_steps] - commits[step] - every_steps * usual) * 1e3 for step in sorted(saved)]
 
 
+def longest_stall_ms(commits: Commits, saved_at: int, watched: int) -> float:
+    """What a checkpoint whose copy goes on beside the steps adds to the longest of so many steps after it."""
+    longest = max(differences(commits, range(saved_at, saved_at + watched)))
+    return (longest - usual_step_s(commits, saved_at)) * 1e3
+
+
 def usual_step_s(commits: Commits, every_steps: int) -> float:
     """The median step before the first checkpoint, without the first steps of all."""
     return median(differences(commits, range(WARMUP_STEPS, every_steps)))

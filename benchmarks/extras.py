@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.commits import costs_ms, stalls_ms, usual_step_s
+from benchmarks.commits import costs_ms, longest_stall_ms, stalls_ms, usual_step_s
 from benchmarks.models import ADAM, MODELS
 from benchmarks.order import SHARDS
 from benchmarks.recovery import MODEL as RECOVERY_MODEL
@@ -31,6 +31,11 @@ NEEDED_MODELS = (START_MODEL, RECOVERY_MODEL, SAVE_MODEL, TABLE_MODEL)
 SAVE_EVERY = 20
 SAVED = 3
 """Checkpoints that are measured."""
+TABLE_STEPS = 1000
+"""Of so many epochs, which are a step each, a job reports every one."""
+TABLE_SAVE_AT = 500
+TABLE_WATCHED = 400
+"""Steps after the checkpoint; the copy takes less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,7 @@ class Extras:
     def measure(self) -> list[Row]:
         rows: list[Row] = []
         for model, act in ((START_MODEL, self.cold), (START_MODEL, self.warm), (RECOVERY_MODEL, self.recovery),
-                           (SAVE_MODEL, self.checkpoints)):  # fmt: skip
+                           (SAVE_MODEL, self.checkpoints), (TABLE_MODEL, self.table_checkpoint)):  # fmt: skip
             with self._noting(model):
                 rows += act()
         return rows
@@ -94,6 +99,21 @@ class Extras:
                 ("checkpoint_cost", median(costs_ms(commits, SAVE_EVERY))),
             )
         ]
+
+    def table_checkpoint(self) -> list[Row]:
+        """What a checkpoint of two large tables with Adam adds to the longest step while they are copied beside."""
+        self.tell("a checkpoint of tables")
+        training = {"steps": TABLE_STEPS, "sparse": "lazy", "checkpoint": {"everySteps": TABLE_SAVE_AT, "keep": 1}}
+        with serving(self.folder) as service:
+            spec = service.spec(MODELS[TABLE_MODEL], "constant", TRANSPORT, training=training)
+            job = Watched(service, spec, JOB_TIMEOUT_S)
+            commits = {}
+            for event in job.events():
+                commits[event.step] = time_s(event)
+                if event.step > TABLE_SAVE_AT + TABLE_WATCHED:
+                    job.cancel()
+        stall_ms = longest_stall_ms(commits, TABLE_SAVE_AT, TABLE_WATCHED)
+        return [_row(TABLE_MODEL, "constant", "checkpoint_stall", stall_ms, "ms")]
 
     @contextmanager
     def _noting(self, model: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.commits import costs_ms, recovery_s, stalls_ms
+from benchmarks.commits import costs_ms, longest_stall_ms, recovery_s, stalls_ms
 from benchmarks.display import stand
 from benchmarks.gradwire_system import Mark, Marks, window_of
 from benchmarks.models import MODELS, SIZED, Model
@@ -153,6 +153,8 @@ def test_a_checkpoint_costs_what_steps_take_longer() -> None:
         now += {10: 0.5, 11: 0.2, 20: 0.3}.get(step, 0.1)
     assert stalls_ms(commits, 10) == pytest.approx([400.0, 200.0])
     assert costs_ms(commits, 10) == pytest.approx([500.0, 200.0])
+    assert longest_stall_ms(commits, 10, 5) == pytest.approx(400.0)
+    assert longest_stall_ms(commits, 11, 5) < 400.0
 
 
 class FakeSystem:
