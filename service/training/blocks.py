@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from workers.denormals import flush_denormals
+from workers.pages import pages
 
 BLOCK_ELEMENTS = 256 * 1024
 """Small blocks would fit into a core's cache together, but after each NumPy call a thread waits for the interpreter's
@@ -36,7 +36,7 @@ class Scratch:
 
     def __getitem__(self, number: int) -> np.ndarray:
         while number >= len(self._blocks):
-            self._blocks.append(np.frombuffer(mmap.mmap(-1, BLOCK_ELEMENTS * 8), np.float64))
+            self._blocks.append(np.frombuffer(pages(BLOCK_ELEMENTS * 8), np.float64))
         return self._blocks[number]
 
     def like(self, number: int, array: np.ndarray) -> np.ndarray:

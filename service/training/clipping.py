@@ -7,7 +7,6 @@ operations for each element, which NumPy rounds as TensorFlow does.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -22,12 +21,14 @@ from service.training.blocks import Scratch
 from service.training.summation import GRADIENT, StepSum, Summation
 from workers.binding import share
 from workers.concrete import Concrete
+from workers.pages import pages
 from workers.slices import Slices, Table
 
 BLOCK = 3
 """The temporary block that holds a clipped one: rules have those before it, sums those behind it."""
 
-
+Block = Callable[[int, int, int, Scratch], np.ndarray]
+"""(section, first element, element after the last, temporary memory) -> the elements."""
 Kind = Literal["value", "norm", "global_norm"]
 
 
@@ -151,11 +152,10 @@ def _norm(gradient: Any) -> Any:
     return keras.ops.where(is_positive, root, squared)
 
 
-Block = Callable[[int, int, int, Scratch], np.ndarray]
-
-
 @dataclass(frozen=True, slots=True)
 class _Unclipped:
+    """Gradients whose factor goes into the rate."""
+
     sums: Block
     tables: Sequence[Slices]
 
@@ -204,5 +204,5 @@ def _extents(summation: Summation) -> dict[str, tuple[int, int]]:
 
 def _rows(table: Table) -> np.ndarray:
     """Room for the rows of any step, and one more, on a boundary for TensorFlow."""
-    buffer = mmap.mmap(-1, (table.capacity + 1) * table.width * 4)
+    buffer = pages((table.capacity + 1) * table.width * 4)
     return np.frombuffer(buffer, np.float32).reshape(table.capacity + 1, table.width)
