@@ -96,8 +96,9 @@ class Clipping:
     def clipped(self, total: StepSum) -> tuple[Gradients, np.float32 | None]:
         """A step's gradient, clipped, and the factor that goes into the rate; good until the next is asked for."""
         found = {table.name: total.slices(number) for number, table in enumerate(self._summation.layout.tables)}
+        sums: Block = total.block
         if self._norms is None:
-            clips, sums = dict.fromkeys(self._paths, _Clip(limit=self._limit)), total.block
+            clips = dict.fromkeys(self._paths, _Clip(limit=self._limit))
         else:
             self._summation.add_gradients(total)
             clips, sums = self._look(self._norms, found), self._summation.block
