@@ -27,6 +27,7 @@ from gradwire.storage import Storage
 SOURCES = "sources"
 """The folder of the node's cache that has a folder for each source, by its content's hash."""
 UNPACKED = re.compile(rf".*/{SOURCES}/[0-9a-f]{{64}}(?=/)")
+UNPACKED_ANYWHERE = re.compile(rf"/[^\s\"]*/{SOURCES}/[0-9a-f]{{64}}/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ def _imported(name: str, folder: Path, field: str) -> ModuleType:
 def _users_traceback(error: BaseException, folder: Path) -> tuple[str, str]:
     """The innermost place in the user's files as "file, line n", and the traceback from the user's first frame on."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [index for index, frame in enumerate(frames) if Path(frame.filename).is_relative_to(folder)]
+    own = [index for index, frame in enumerate(frames) if _is_own(frame.filename, folder)]
     lines = traceback.format_exception_only(error)
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{_relative(error.filename, folder)}, line {error.lineno}"
@@ -212,9 +213,14 @@ def _users_traceback(error: BaseException, folder: Path) -> tuple[str, str]:
         place = ""
     if own:
         lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames[own[0] :]), *lines]
-    return place, "".join(lines).replace(f"{folder}{os.sep}", "")
+    return place, UNPACKED_ANYWHERE.sub("", "".join(lines).replace(f"{folder}{os.sep}", ""))
+
+
+def _is_own(filename: str, folder: Path) -> bool:
+    """Code that came by value has a place below a source folder that is none of this node's."""
+    return Path(filename).is_relative_to(folder) or UNPACKED.match(filename) is not None
 
 
 def _relative(filename: str, folder: Path) -> str:
     path = Path(filename)
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else filename
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else UNPACKED_ANYWHERE.sub("", filename)

@@ -13,7 +13,7 @@ from gradwire.client import Client
 from gradwire.errors import InvalidSpec, JobFailed, Violation
 from gradwire.notebook.arrays import Table
 from gradwire.notebook.class_weight import sample_weights
-from gradwire.notebook.ends import Ends, caller_keras
+from gradwire.notebook.ends import Ends
 from gradwire.notebook.from_keras import from_keras
 from gradwire.notebook.history import Recorder
 from gradwire.notebook.local_server import local_server
@@ -57,8 +57,8 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
     """Trains a Keras model on the service, and sets the trained weights in it, as `model.fit` would.
 
     Args:
-        model: compiled, unless `loss` and `optimizer` are among the options; Functional or Sequential, of Keras's own
-            layers. Training begins with its weights.
+        model: compiled, unless `loss` and `optimizer` are among the options; Functional or Sequential. Training begins
+            with its weights. Layers, losses and metrics may be your own, on a server that allows code.
         x, y, sample_weight: an array, a list in the model's order, or a dict by name; the first axis are the rows.
         class_weight: class to weight, in place of `sample_weight`; for models of one output.
         batch_size: samples of one optimizer step, over all workers.
@@ -112,11 +112,18 @@ def fit(  # noqa: PLR0913 - those of keras.Model.fit
         with _client(server, spec) as client:
             job = _followed(client, client.submit(spec), recorder)
             client.download(job, "export/keras", folder / "trained.keras")
-        # Not model.load_weights, which wants the compiled optimizer's state, too.
-        trained = caller_keras().saving.load_model(folder / "trained.keras", compile=False)
-    model.set_weights(trained.get_weights())
+        _load(model, folder / "trained.keras")
     model.history = recorder.history(model)
     return model.history
+
+
+def _load(model: Any, path: Path) -> None:
+    """Weights alone: a model of the caller's own code is not made anew, and the optimizer keeps its state."""
+    optimizer, model.optimizer = getattr(model, "optimizer", None), None
+    try:
+        model.load_weights(path)
+    finally:
+        model.optimizer = optimizer
 
 
 def _followed(client: Client, job: pb.Job, recorder: Recorder) -> pb.Job:
@@ -169,5 +176,7 @@ def _client(server: str | Client | None, spec: JobSpec) -> Iterator[Client]:
         with Client(address, token_file=os.environ.get("GRADWIRE_TOKEN_FILE")) as client:
             yield client
         return
-    with local_server(workers=spec.resources.workers) as local, Client(local) as client:
+    # The caller's own code on the caller's own machine.
+    allow_code = spec.model.python is not None
+    with local_server(workers=spec.resources.workers, allow_code=allow_code) as local, Client(local) as client:
         yield client

@@ -21,6 +21,7 @@ from gradwire.model_archive import uncompiled
 from gradwire.notebook.arrays import Table
 from gradwire.notebook.ends import Ends
 from gradwire.notebook.objects import loss_fields, metric_fields, optimizer_fields
+from gradwire.notebook.own_code import OwnCode
 from gradwire.spec.file import parse
 from gradwire.spec.job import JobSpec, ReportingSpec, ResourceSpec, TrainingSpec
 from gradwire.spec.part import Part
@@ -50,24 +51,28 @@ def from_keras(  # noqa: PLR0913 - those of keras.Model.compile
     inputs, outputs = Ends.inputs(model), Ends.outputs(model)
     folder = Path(folder) if folder is not None else _temporary()
     compiled = _compiled(model)
+    config = _config(model)
+    own = OwnCode(model, config, trust)
     losses = loss_fields(
         loss if loss is not None else _required(compiled, "loss"),
         loss_weights if loss_weights is not None or loss is not None else compiled.get("loss_weights"),
         outputs,
+        own,
     )
     optimizer_said, training = optimizer_fields(
         optimizer if optimizer is not None else _required(compiled, "optimizer")
     )
     metrics = metrics if metrics is not None or loss is not None else compiled.get("metrics")
+    metrics_said = metric_fields(metrics, outputs, own)
     parts = _parts(options)
     return parse(
         {
             "name": name or _job_name(model),
-            "model": {"archive": str(_archived(model, folder, trust))},
+            "model": _model(model, config, own, folder, trust),
             "data": _data(data, inputs, outputs, folder, padding),
             "loss": losses,
             "optimizer": optimizer_said,
-            "metrics": metric_fields(metrics, outputs),
+            "metrics": metrics_said,
             "training": {**training, **parts["training"]},
             "resources": parts["resources"],
             "reporting": parts["reporting"],
@@ -89,10 +94,9 @@ def _required(compiled: Mapping[str, Any], field: str) -> Any:
     return compiled[field]
 
 
-def _archived(model: Any, folder: Path, trust: tuple[str, ...]) -> Path:
-    """The model as a file, after a look at what a server would refuse."""
+def _config(model: Any) -> Any:
     try:
-        config = uncompiled(json.loads(model.to_json()))
+        return uncompiled(json.loads(model.to_json()))
     except Exception as error:  # a layer without get_config, and whatever else Keras raises
         raise InvalidSpec(
             [
@@ -101,12 +105,18 @@ def _archived(model: Any, folder: Path, trust: tuple[str, ...]) -> Path:
                 )
             ]
         ) from error
+
+
+def _model(model: Any, config: Any, own: OwnCode, folder: Path, trust: tuple[str, ...]) -> Mapping[str, Any]:
+    """`model` of a job file: an archive, or with code of the caller's own a source folder that has it in it."""
     found = keras_gate.violations(config, field="model", trust=trust, kind="model")
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    if own.is_needed(found):
+        return own.write(model, folder / name)
     if found:
         raise InvalidSpec(found)
-    path = folder / f"model-{uuid.uuid4().hex[:8]}.keras"
-    model.save(path)
-    return path
+    model.save(folder / f"{name}.keras")
+    return {"archive": str(folder / f"{name}.keras")}
 
 
 def _data(

@@ -8,30 +8,31 @@ from typing import Any
 from gradwire.errors import InvalidSpec, Violation
 from gradwire.keras_vocabulary import Kind, accepted_names, accepted_parameters
 from gradwire.notebook.ends import Ends, caller_keras
-from gradwire.spec.job import KerasObjectSpec
+from gradwire.notebook.own_code import OwnCode
+from gradwire.spec.job import KerasObjectSpec, is_own
 from gradwire.spec.part import ONLY
 
 CLIPS = {"clipvalue": "value", "clipnorm": "norm", "global_clipnorm": "global_norm"}
 OWN_FIELDS = ("use_ema", "ema_momentum", "ema_overwrite_frequency", "gradient_accumulation_steps", *CLIPS)
-HOW = "submit the model as model.python, with the {kind} in its source folder"
+HOW = "take one of Keras's, with a schedule of Keras's as its learning rate"
 
 Fields = dict[str, Any]
 
 
-def loss_fields(given: Any, weights: Any, ends: Ends) -> Fields:
+def loss_fields(given: Any, weights: Any, ends: Ends, own: OwnCode) -> Fields:
     """By output: the loss and its weight. An output without a loss (None) is left out."""
     losses = _each(given, ends, "loss")
     factors = ends.values(weights, "loss_weights") if weights is not None else {}
     found = {}
     for name, loss in losses.items():
         if loss is not None:
-            found[name] = object_fields(loss, "loss")
+            found[name] = object_fields(loss, "loss", own)
             if factors.get(name) is not None:
                 found[name]["weight"] = float(factors[name])
     return _only(found, ends)
 
 
-def metric_fields(given: Any, ends: Ends) -> Fields:
+def metric_fields(given: Any, ends: Ends, own: OwnCode) -> Fields:
     """By output: a list of metrics."""
     if not given:
         return {}
@@ -40,7 +41,9 @@ def metric_fields(given: Any, ends: Ends) -> Fields:
     lists = {name: item if isinstance(item, list | tuple) else [item] for name, item in by_name.items()}
     if is_flat:
         lists = {name: [one for item in items for one in _flat(item)] for name, items in lists.items()}
-    found = {name: [object_fields(one, "metric") for one in items if one is not None] for name, items in lists.items()}
+    found = {
+        name: [object_fields(one, "metric", own) for one in items if one is not None] for name, items in lists.items()
+    }
     return _only({name: items for name, items in found.items() if items}, ends)
 
 
@@ -58,8 +61,8 @@ def optimizer_fields(given: Any) -> tuple[Fields, Fields]:
     return {**fields, "config": {key: value for key, value in config.items() if key not in OWN_FIELDS}}, training
 
 
-def object_fields(given: Any, kind: Kind) -> Fields:
-    """One object's name and config: of a name, a class, a function or an instance of Keras."""
+def object_fields(given: Any, kind: Kind, own: OwnCode | None = None) -> Fields:
+    """One object's name and config: of a name, a class, a function or an instance, of Keras or the caller's own."""
     if isinstance(given, str):
         return {"name": given}
     if isinstance(given, KerasObjectSpec):
@@ -67,31 +70,30 @@ def object_fields(given: Any, kind: Kind) -> Fields:
     if isinstance(given, Mapping):
         return dict(given)
     if isinstance(given, type):
-        return {"name": _known(given.__name__, given, kind)}
+        return {"name": _known(given.__name__, given, kind, own)}
     if not hasattr(given, "get_config"):
-        return {"name": _known(getattr(given, "__name__", str(given)), given, kind)}
+        return {"name": _known(getattr(given, "__name__", str(given)), given, kind, own)}
     if type(given).__name__ in ("MeanMetricWrapper", "LossFunctionWrapper"):  # of a function
-        return {"name": _known(given._fn.__name__ if hasattr(given, "_fn") else given.fn.__name__, given, kind)}
-    name = _known(type(given).__name__, given, kind)
+        function = given._fn if hasattr(given, "_fn") else given.fn
+        return {"name": _known(function.__name__, function, kind, own)}
+    name = _known(type(given).__name__, given, kind, own)
     config = caller_keras().saving.serialize_keras_object(given)["config"]
-    takes = accepted_parameters(kind, name)
+    takes = None if is_own(name) or ">" in name else accepted_parameters(kind, name)
     kept = {key: value for key, value in config.items() if value is not None and (takes is None or key in takes)}
     if not isinstance(kept.get("dtype", ""), str):
         del kept["dtype"]
-    own = config if kind == "optimizer" else {}
-    return {"name": name, "config": {**{key: own[key] for key in OWN_FIELDS if own.get(key)}, **kept}}
+    said = config if kind == "optimizer" else {}
+    return {"name": name, "config": {**{key: said[key] for key in OWN_FIELDS if said.get(key)}, **kept}}
 
 
-def _known(name: str, given: Any, kind: Kind) -> str:
-    """The name, if it is one of Keras's own; a registered class has its registered name, for servers that trust it."""
+def _known(name: str, given: Any, kind: Kind, own: OwnCode | None) -> str:
+    """The name, if it is one of Keras's own; otherwise the name by which the caller's own code has it."""
     module = str(getattr(given, "__module__", type(given).__module__))
     if module.split(".", maxsplit=1)[0] == "keras" and name in accepted_names(kind):
         return name
-    owner = given if isinstance(given, type) or not hasattr(given, "get_config") else type(given)
-    registered = str(caller_keras().saving.get_registered_name(owner))
-    if ">" in registered:
-        return registered
-    raise InvalidSpec([Violation(kind, f"{name} is none of Keras's own; {HOW.format(kind=kind)}")])
+    if own is None:
+        raise InvalidSpec([Violation(kind, f"{name} is none of Keras's own; {HOW}")])
+    return own.reference(given if hasattr(given, "__name__") else type(given), name)
 
 
 def _each(given: Any, ends: Ends, field: str) -> dict[str, Any]:
