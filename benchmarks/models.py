@@ -22,6 +22,8 @@ SQUARED_ERROR = {"name": "MeanSquaredError", "config": {}}
 
 TABLE_ROWS = 1_000_000
 TABLE_COLUMNS = 64
+SIZED_WARMUP_STEPS = 30
+"""Of a recommender that no peer slows down; the first steps touch memory that nobody has touched before."""
 VOCABULARY = 2_000
 SEQUENCE = 32
 
@@ -162,7 +164,14 @@ def with_tables_of(rows: int) -> Model:
     """The recommender with two tables of so many rows."""
     recommender = MODELS["recommender"]
     title = f"recommender, 2 × {rows:,}×{TABLE_COLUMNS}"
-    return replace(recommender, name=f"{recommender.name}_{rows}", title=title, make_inputs=_pairs(rows))
+    return replace(
+        recommender,
+        name=f"{recommender.name}_{rows}",
+        title=title,
+        make_inputs=_pairs(rows),
+        warmup_steps=SIZED_WARMUP_STEPS,
+        min_steps=SIZED_WARMUP_STEPS,
+    )
 
 
 SIZED = {rows: with_tables_of(rows) for rows in (10_000, 100_000, 1_000_000, 10_000_000)}
