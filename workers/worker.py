@@ -113,9 +113,8 @@ class Worker:
     def _serve(self, client: ExchangeClient) -> Outcome:
         flush_denormals()
         prefer_trainer()
-        # The trainer tells of a full disk.
-        opened = partial(Rows.open, self._spec, self._assignment)
-        rows = when_there_is_room(opened, lambda message: None, self._ended.wait)
+        opened, tell = partial(Rows.open, self._spec, self._assignment), partial(log.warning, "waits_for_room")
+        rows = when_there_is_room(opened, lambda why: tell(why=why), self._ended.wait)
         xla: str = self._spec.training.xla
         word = client.receive() if xla == "auto" else None  # it says who measures
         if xla == "auto":
