@@ -211,11 +211,13 @@ class Lab:
 
 
 @contextmanager
-def lab(spec: JobSpec, folder: Path, workers: int, **values: Any) -> Iterator[Lab]:
-    """A job under way with so many workers; everything ends with the block."""
+def lab(
+    spec: JobSpec, folder: Path, workers: int, *, prepare: Preparation | None = None, **values: Any
+) -> Iterator[Lab]:
+    """A job under way with so many workers, and what its trainer does first; everything ends with the block."""
     made = Lab(spec, folder, **values)
     try:
-        made.start_trainer()
+        made.start_trainer(prepare)
         for _ in range(workers):
             made.add_worker()
         yield made

@@ -92,9 +92,16 @@ def test_lazy_is_another_optimiser_than_exact(folder: Path) -> None:
     assert undisturbed("adam", "lazy", folder).digest != undisturbed("adam", "exact", folder).digest
 
 
+def copy_tables_late() -> None:
+    """What a trainer does before it takes its role: its small tables are copied beside the steps, in many pieces."""
+    from service.training import late_copy
+
+    late_copy.LARGE_BYTES, late_copy.PIECE_BYTES = 1, 256
+
+
 @pytest.mark.parametrize("sparse", ["exact", "lazy"])
 def test_a_killed_worker_and_a_killed_trainer_change_no_bit(sparse: str, folder: Path) -> None:
-    with lab(spec("adam", sparse, min_workers=2), folder, workers=1) as first:
+    with lab(spec("adam", sparse, min_workers=2), folder, workers=1, prepare=copy_tables_late) as first:
         os.kill(first.hold_up(), signal.SIGKILL)
         first.wait_for(lambda progress: progress.snapshot.checkpoint_step >= 5)
         assert first.trainer is not None and first.trainer.process.pid is not None
