@@ -15,6 +15,7 @@ import numpy as np
 
 from service.training.changes import Rows
 from service.training.weights import Copy
+from workers.pages import HUGE_BYTES, pages
 
 LARGE_BYTES = 16 << 20
 """A smaller table is copied at once."""
@@ -26,10 +27,36 @@ MAX_SHARE = 1 / 8
 Arrays = Sequence[np.ndarray]
 
 
-class _TableCopy:
-    """One copy of one table's arrays, all of shape (rows, width)."""
+class _KeptMemory:
+    """Memory for rows of one width, used again for the next copy: to take it anew takes longer than to copy to it."""
 
-    def __init__(self, arrays: Arrays, targets: Arrays) -> None:
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._chunks: list[np.ndarray] = []
+        self._chunk = self._used = 0
+
+    def clear(self) -> None:
+        """All of it is free again."""
+        self._chunk = self._used = 0
+
+    def take(self, count: int) -> np.ndarray:
+        """Room for so many rows."""
+        while self._chunk < len(self._chunks) and self._used + count > len(self._chunks[self._chunk]):
+            self._chunk, self._used = self._chunk + 1, 0
+        if self._chunk == len(self._chunks):
+            rows = max(HUGE_BYTES // (self._width * 4), count)
+            chunk = np.frombuffer(pages(rows * self._width * 4), np.float32)
+            self._chunks.append(chunk.reshape(rows, self._width))
+        found = self._chunks[self._chunk][self._used : self._used + count]
+        self._used += count
+        return found
+
+
+class _TableCopy:
+    """One copy of one table's arrays, all of shape (rows, width); old rows go to `memory`."""
+
+    def __init__(self, arrays: Arrays, targets: Arrays, memory: _KeptMemory) -> None:
+        self._memory = memory
         self._pairs = list(zip(targets, arrays, strict=True))
         rows, width = arrays[0].shape
         self._piece = max(PIECE_BYTES // (width * 4), 1)
@@ -47,7 +74,12 @@ class _TableCopy:
         new = ids[~self._is_kept[ids]]
         if new.size and not self.is_done.is_set():
             self._is_kept[new] = True
-            self._kept.append((new, [array[new] for _, array in self._pairs]))
+            self._kept.append((new, [self._taken(array, new) for _, array in self._pairs]))
+
+    def _taken(self, array: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        rows = self._memory.take(ids.size)
+        np.take(array, ids, axis=0, out=rows, mode="clip")  # mode "raise" would fill a copy of `out` first
+        return rows
 
     def copy(self) -> None:
         """Copies pieces until none is left that nobody copies."""
@@ -84,6 +116,7 @@ class TableWatch:
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = list(arrays)
         self._targets: dict[int, np.ndarray] = {}
+        self._memory = _KeptMemory(self._arrays[0].shape[1])
         self._under_way: _TableCopy | None = None
 
     def takes(self, target: np.ndarray, source: np.ndarray) -> bool:
@@ -99,7 +132,9 @@ class TableWatch:
         if not self._targets:
             return None
         targets, self._targets = self._targets, {}
-        self._under_way = _TableCopy([self._arrays[number] for number in targets], list(targets.values()))
+        self._memory.clear()
+        arrays = [self._arrays[number] for number in targets]
+        self._under_way = _TableCopy(arrays, list(targets.values()), self._memory)
         return self._under_way
 
     def before_writing(self, ids: Rows) -> None:
