@@ -110,7 +110,7 @@ def main(
         if title != report.OTHERS:  # which is long, and on the page
             display.show(title, cells)
     for line in report.failure_lines(failures):
-        console.print(f"not reached: {line}", highlight=False)
+        console.print(f"not reached: {line}", highlight=False, soft_wrap=True)
     console.print(f"written: {output / 'results.md'} and {output / 'results.json'}", highlight=False)
 
 
