@@ -14,6 +14,7 @@ from gradwire.notebook.class_weight import sample_weights
 from gradwire.notebook.ends import Ends
 from gradwire.notebook.fit import NOT_TAKEN, _shards, fit
 from gradwire.notebook.objects import loss_fields
+from gradwire.notebook.own_code import OwnCode
 
 ONE = Ends(("label",), {})
 TWO = Ends(("kind", "size"), {})
@@ -60,7 +61,7 @@ def test_shards_divide_the_batch_and_are_not_crumbs(batch_size: int, workers: in
 
 def test_weights_of_losses_are_for_outputs() -> None:
     with pytest.raises(InvalidSpec, match=r"loss_weights: the model has no 'knd'; did you mean kind\?"):
-        loss_fields("mse", {"knd": 1.0}, TWO)
+        loss_fields("mse", {"knd": 1.0}, TWO, OwnCode(None, {}))
 
 
 ROWS = [np.arange(length) for length in (1, 3, 2, 4)]
