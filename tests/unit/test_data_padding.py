@@ -183,7 +183,7 @@ def test_the_shapes_of_the_first_steps_are_known_beforehand() -> None:
     generator = np.random.default_rng(0)
     text = [np.ones(length) for length in generator.integers(0, 400, 1000)]
     source = ArraySource("rows.npz", {"text": Ragged.of(text), "label": np.arange(1000)})
-    batches = maker(source, text=rule(multiple=1))
+    batches = maker(source, text=rule(multiple=7))
     training = TrainingSpec.model_validate({"globalBatch": 16, "steps": 40, "shards": 2, "accumulation": 3})
     schedule = Schedule.of(training, source.rows)
     order, parts = RowOrder(schedule), MicroBatches.of(3, 8)
@@ -194,7 +194,9 @@ def test_the_shapes_of_the_first_steps_are_known_beforehand() -> None:
     assert {shape.samples for shape in found} == {2, 3}
     everything = np.concatenate([order.ids(5, 0), order.ids(5, 1)])
     assert np.array_equal(order.batch(5), everything)
-    assert batches.lengths(order.batch(5)) == (int(max(len(text[row]) for row in everything)),)
+    assert batches.lengths(order.batch(5)) == (-(-max(len(text[row]) for row in everything) // 7) * 7,)
+    said = refusal(lambda: maker(source, text=rule(multiple=1)))
+    assert "are 399 lengths, of which each is traced, and 64 are the most: take 7 or more, or buckets" in said
     plain = BatchMaker(source, inputs={}, labels={"o": "label"}, sample_weights={}, input_dtypes={})
     assert first_shapes(schedule, parts, plain, order) == (ShardShape(2, ()), ShardShape(3, ()))
 
@@ -222,6 +224,10 @@ class Told(Rows):
 class Wrong(Rows):
     def lengths(self, rows):
         return {"text": [1.5] * len(rows)}
+
+class Short(Rows):
+    def lengths(self, rows):
+        return {"text": np.array(LENGTHS)[rows] // 2}
 
 class Stacked(Rows):
     def arrays(self, rows):
@@ -268,5 +274,13 @@ def test_what_a_function_says_of_rows_that_are_not_padded(python: Callable[..., 
     assert "data.padding.text: {multiple: 32}" in said
     wrong = maker(python("Wrong", "text"), text=rule(multiple=4))
     assert "lengths(rows) must give" in refusal(lambda: wrong.lengths(ALL))
+    padded = maker(python("Stacked", "text"), text=rule(multiple=4))
+    assert padded.lengths(np.array([0, 2])) == (8,)
+    assert "row 0 of 'text' has length 3, and it was before 5: give every row as it is" in refusal(
+        lambda: padded.make(np.array([0]))
+    )
+    assert "row 2 of 'text' has length 5, and lengths(rows) says 2" in refusal(
+        lambda: maker(python("Short", "text"), text=rule(multiple=4)).make(np.array([2]))
+    )
     late = maker(python("Rows", "text"), text=rule(buckets=[2, 8]))
     assert "has a row of length 9 in row 4" in refusal(lambda: late.lengths(np.array([3, 4])))

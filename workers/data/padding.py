@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from gradwire.errors import JobFailed
-from gradwire.spec.padding import MAX_LENGTHS, PaddingSpec
+from gradwire.spec.padding import MAX_LENGTHS, MAX_SHAPES, PaddingSpec
 from gradwire.spec.part import ONLY
 from workers.data import faults
 from workers.data.source import ArrayInfo, Source
@@ -50,8 +50,8 @@ class Padding:
         """The padding of a job's sources, of which the first is the training's.
 
         Raises:
-            JobFailed: `data_shape` for ragged arrays without a rule, a rule for an array that is not ragged, and rows
-                beyond the longest length where the source knows them.
+            JobFailed: `data_shape` for ragged arrays without a rule, a rule for an array that is not ragged, rows
+                beyond the longest length, and too many lengths, where the source knows its rows'.
         """
         train = next(iter(sources))
         ragged = [name for name, info in train.arrays.items() if info.is_ragged]
@@ -66,6 +66,8 @@ class Padding:
             longest = [source.longest(name) for source in sources for name in group.arrays]
             known = None if None in longest else max(row for row in longest if row is not None)
             allowed = group.rule.lengths(known)
+            if allowed is not None and len(allowed) > MAX_LENGTHS:
+                raise _too_many(group, allowed)
             possible.append(None if allowed is None else tuple(allowed))
             for source in sources:
                 _check_longest(group, source)
@@ -78,7 +80,7 @@ class Padding:
     @property
     def max_shapes(self) -> int:
         """How many combinations of lengths batches may have; where nothing bounds them, as many as are tolerated."""
-        return math.prod(min(len(lengths), MAX_LENGTHS) if lengths else MAX_LENGTHS for lengths in self._possible)
+        return min(math.prod(len(lengths) if lengths else MAX_LENGTHS for lengths in self._possible), MAX_SHAPES)
 
     def __str__(self) -> str:
         pairs = zip(self.groups, self._possible, strict=True)
@@ -162,6 +164,14 @@ def _check_longest(group: _Group, source: Source) -> None:
         row = int(lengths.argmax())
         if lengths[row] > allowed:  # else it is on the other side of a split
             raise _too_long(group, source, name, row, int(lengths[row]))
+
+
+def _too_many(group: _Group, allowed: Collection[int]) -> JobFailed:
+    return faults.wrong_shape(
+        f"{group.field}: multiples of {group.rule.multiple} up to the longest row of {', '.join(group.arrays)} are "
+        f"{len(allowed)} lengths, of which each is traced, and {MAX_LENGTHS} are the most: take "
+        f"{-(-max(allowed) // MAX_LENGTHS)} or more, or buckets"
+    )
 
 
 def _too_long(group: _Group, source: Source, name: str, row: int, length: int) -> JobFailed:

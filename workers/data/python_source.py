@@ -80,6 +80,8 @@ class PythonSource:
         found = self._called(ids)
         for key in wanted:
             self._check_alike(key, found[key])
+            if self.arrays[key].is_ragged:
+                self._check_lengths(key, _ragged(found[key]), ids)
         return {key: found[key] for key in wanted}
 
     def lengths(self, name: str, ids: np.ndarray) -> np.ndarray:
@@ -88,7 +90,7 @@ class PythonSource:
             return self._told_lengths(name, ids)
         if self.rows > MAX_REMEMBERED:
             return _ragged(self._called(ids)[name]).lengths
-        known = self._known_lengths.setdefault(name, np.full(self.rows, UNKNOWN, np.int64))
+        known = self._remembered(name)
         unread = np.unique(ids[known[ids] == UNKNOWN])
         if unread.size:
             known[unread] = _ragged(self._called(unread)[name]).lengths
@@ -96,6 +98,26 @@ class PythonSource:
 
     def longest(self, name: str) -> int | None:
         return None
+
+    def _remembered(self, name: str) -> np.ndarray:
+        if name not in self._known_lengths:
+            self._known_lengths[name] = np.full(self.rows, UNKNOWN, np.int64)
+        return self._known_lengths[name]
+
+    def _check_lengths(self, name: str, given: Ragged, ids: np.ndarray) -> None:
+        """What batches are padded to would depend on who has read which rows before, if a row changed its length."""
+        is_told = callable(getattr(self._object, "lengths", None))
+        if not is_told and self.rows > MAX_REMEMBERED:
+            return
+        known = self._told_lengths(name, ids) if is_told else self._remembered(name)[ids]
+        is_other = (known != given.lengths) & (known != UNKNOWN)
+        if is_other.any():
+            at = int(is_other.argmax())
+            before = "lengths(rows) says" if is_told else "it was before"
+            raise faults.wrong_shape(
+                f"{self.name}: row {ids[at]} of {name!r} has length {given.lengths[at]}, and {before} {known[at]}: "
+                "give every row as it is, without padding of your own"
+            )
 
     def file_rows(self, ids: np.ndarray) -> np.ndarray:
         return ids
