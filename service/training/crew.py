@@ -148,8 +148,7 @@ class Crew:
                 self._enlist(said.worker_id, said.segments[ready.document], said.segments[ready.segment])
             case Heartbeat(phase=phase, traces=traces):
                 if member is not None and member.slots is not None and traces > member.traces:
-                    self.meter.step_traces += traces - member.traces
-                    member.traces = traces
+                    self._trace(said.worker_id, member, traces)
                 if member is not None and member.view.phase != phase:
                     member.view = replace(member.view, phase=phase)
                     self._publish()
@@ -257,7 +256,15 @@ class Crew:
         self.meter.start_traces += member.traces
         member.view = replace(member.view, state="READY", phase="idle")
         self._publish()
-        self.report(f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s)", False)
+        self.report(
+            f"worker {worker_id} is ready (built and traced in {terms.trace_s:.1f} s): {member.traces} traces", False
+        )
+
+    def _trace(self, worker_id: str, member: Member, traces: int) -> None:
+        """A worker has met shapes for the first time; how often that may be is bounded where it traces."""
+        self.meter.step_traces += traces - member.traces
+        member.traces = traces
+        self.report(f"worker {worker_id} has traced anew, which held a step up ({traces} traces in all)", False)
 
     def _fail(self, worker_id: str, failed: Failed) -> None:
         where = f" (worker {worker_id}, step {failed.step}, shard {failed.shard})" if failed.shard >= 0 else ""
