@@ -18,7 +18,7 @@ FLOORS: Mapping[str, Mapping[str, float]] = {
     "experts": {"accuracy": 0.95},
     "adversarial": {"digit_accuracy": 0.93, "probe_accuracy": 0.9},
     "numbers": {"whole_numbers": 0.9},
-    "lines": {"accuracy": 0.88},
+    "lines": {"accuracy": 0.95},
     "text": {},
     "movielens": {},
 }

@@ -119,6 +119,7 @@ def _arrays(given: Mapping[str, Any], field: str, padding: Mapping[str, Any] | N
 
 
 def _array(value: Any, field: str, *, is_padded: bool) -> np.ndarray | Ragged:
+    value = value.numpy() if hasattr(value, "row_splits") else value  # TensorFlow's ragged ones: an array of arrays
     is_unequal = is_ragged(value) and has_several_lengths(value)
     if is_unequal and not is_padded:
         raise InvalidSpec(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import gradwire
 from gradwire.errors import InvalidSpec, JobFailed
@@ -77,7 +78,8 @@ def test_rows_of_several_lengths_are_padded(server: Server) -> None:
     y = lengths[:, None] / 12.0
     options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "shuffle": False, "validation_split": 0.2}
     padding = {"words": {"multiple": 4}}
-    mine = gradwire.fit(ours, rows, y, padding=padding, server=server.address, cpus_per_worker=0.25, **options)
+    ragged = tf.ragged.constant([row.tolist() for row in rows])
+    mine = gradwire.fit(ours, ragged, y, padding=padding, server=server.address, cpus_per_worker=0.25, **options)
     expected = theirs.fit(keras.utils.pad_sequences(rows, padding="post"), y, verbose=0, **options)
     for name, values in expected.history.items():
         np.testing.assert_allclose(mine.history[name], values, atol=2e-6, err_msg=name)
