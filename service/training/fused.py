@@ -24,7 +24,7 @@ from service.training.summation import StepSum, Summation
 from service.training.weights import Copy
 from workers.exchange.room import Room
 from workers.layout import Layout, Tensor
-from workers.pages import pages
+from workers.pages import HUGE_BYTES, pages, taken
 from workers.slices import Table
 from workers.variables import ModelVariables
 
@@ -100,6 +100,8 @@ class FusedUpdate:
         if rule.initial:
             for slot in self._slots:
                 slot.fill(rule.initial)
+        elif are_huge and weights.nbytes >= HUGE_BYTES:
+            taken(self._buffers)  # while the workers trace their programs
         self._views = _views(rule, self._buffers, variables)
         tensors = [Tensor(name, view.shape, "float32") for name, view in self._views.items()]
         self.layout = Layout.of([Tensor(ITERATIONS, (), "int64"), *tensors])

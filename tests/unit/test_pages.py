@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from workers.pages import HUGE_BYTES, pages
+from workers.pages import HUGE_BYTES, pages, taken
 
 
 def flags_at(address: int) -> str:
@@ -32,3 +33,14 @@ def test_large_memory_asks_for_huge_pages_where_it_will_be_used(size: int, are_h
     memory = np.frombuffer(pages(size, are_huge=are_huge), np.uint8)
     assert memory.size == size and not memory[:4096].any() and memory.ctypes.data % 4096 == 0
     assert ("hg" in flags_at(memory.ctypes.data).split()) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes pages without writing them")
+def test_pages_are_taken_and_what_lies_there_stays() -> None:
+    memory = pages(HUGE_BYTES)
+    numbers = np.frombuffer(memory, np.uint8)
+    numbers[5_000_000] = 7
+    before = psutil.Process().memory_info().rss
+    taken([memory]).join()
+    assert psutil.Process().memory_info().rss - before > HUGE_BYTES / 2
+    assert numbers[5_000_000] == 7 and np.count_nonzero(numbers) == 1
