@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from service.training.checkpoint import CheckpointFolder
 from tests.integration.lab import Result, lab
 from tests.integration.model_job import Place
 from workers.data.schedule import Schedule
+from workers.data.source import Source
 from workers.objective import make_objective
 from workers.rows import Rows
 
@@ -84,8 +87,8 @@ def spec_of(folder: Path, **changes: Any) -> JobSpec:
     )
 
 
-def ran(spec: JobSpec, folder: Path, workers: int) -> tuple[Result, dict[str, np.ndarray]]:
-    with lab(spec, folder, workers) as job:
+def ran(spec: JobSpec, folder: Path, workers: int, **values: Any) -> tuple[Result, dict[str, np.ndarray]]:
+    with lab(spec, folder, workers, **values) as job:
         result = job.result()
     assert result.outcome.state == "SUCCEEDED", (result.outcome.error, result.outcome.error.details)
     checkpoint = CheckpointFolder(Storage(str(folder / "storage")), job.job_id).restore_latest().checkpoint
@@ -93,7 +96,7 @@ def ran(spec: JobSpec, folder: Path, workers: int) -> tuple[Result, dict[str, np
     return result, {key.partition("/")[2]: values for key, values in checkpoint.tensors.items()}
 
 
-def trained_by_keras(spec: JobSpec, train: Any) -> dict[str, np.ndarray]:
+def trained_by_keras(spec: JobSpec, train: Source) -> dict[str, np.ndarray]:
     """Keras's losses on whole batches, each padded to the multiple that holds its longest row."""
     keras.utils.set_random_seed(spec.training.seed)
     model = keras.models.model_from_json(spec.model.keras)
@@ -103,10 +106,7 @@ def trained_by_keras(spec: JobSpec, train: Any) -> dict[str, np.ndarray]:
     for step in range(STEPS):
         shards = [train.file_rows(schedule.ids(step, shard)) for shard in range(spec.training.shards)]
         ids = np.concatenate(shards)
-        length = -(-max(len(WORDS[row]) for row in ids) // MULTIPLE) * MULTIPLE
-        words, tags = (
-            keras.utils.pad_sequences([rows[row] for row in ids], length, padding="post") for rows in (WORDS, TAGS)
-        )
+        words, tags = padded(ids)
         with tf.GradientTape() as tape:
             tag, score, plain = model(words, training=True)
             loss = sparse(tags, tag) + keras.losses.MeanSquaredError()(SCORE[ids], score) + sparse(tags, plain)
@@ -115,9 +115,26 @@ def trained_by_keras(spec: JobSpec, train: Any) -> dict[str, np.ndarray]:
     return {variable.path: np.asarray(variable) for variable in model.trainable_variables}
 
 
+def padded(ids: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Words and tags of these rows, as long as the multiple that holds the longest."""
+    length = -(-max(len(WORDS[row]) for row in ids) // MULTIPLE) * MULTIPLE
+    return tuple(
+        keras.utils.pad_sequences([part[row] for row in ids], length, padding="post") for part in (WORDS, TAGS)
+    )
+
+
+def loss_of(spec: JobSpec, weights: dict[str, np.ndarray], validation: Source) -> float:
+    """Keras's loss of the words' head on the validation rows, which are one batch."""
+    model = keras.models.model_from_json(spec.model.keras)
+    for variable in model.trainable_variables:
+        variable.assign(weights[variable.path])
+    words, tags = padded(validation.file_rows(np.arange(validation.rows)))
+    return float(keras.losses.SparseCategoricalCrossentropy(from_logits=True)(tags, model(words)[0]))
+
+
 def test_padded_rows_train_as_keras_does_on_whole_batches(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
-    result, ours = ran(spec, tmp_path, 2)
+    result, ours = ran(spec, tmp_path, 2, exports=True)
     place = Place(tmp_path)
     rows = Rows.open(spec, place.assignment(spec, data_root=str(tmp_path)))
     for path, expected in trained_by_keras(spec, rows.train).items():
@@ -127,9 +144,26 @@ def test_padded_rows_train_as_keras_does_on_whole_batches(tmp_path: Path) -> Non
     assert 0 < told.start_traces + told.step_traces <= 2 * 2 * 2 * 4
     cut = spec_of(tmp_path, training={"accumulation": 2})
     assert ran(cut, tmp_path, 1)[0].digest == ran(cut, tmp_path, 2)[0].digest
-    assert ran(spec, tmp_path, 1)[0].digest == result.digest
-    checked = result.progress.snapshot.eval_metrics
-    assert np.isfinite(checked["tag_loss"])
+    assert rows.validation is not None
+    assert result.progress.snapshot.eval_metrics["tag_loss"] == pytest.approx(
+        loss_of(spec, ours, rows.validation), 1e-5
+    )
+    assert {"saved_model", "keras"} <= set(result.progress.snapshot.exports)
+    assert "each batch pads tags, words to 4, 8, 12 or 16" in " ".join(
+        event.message for event in result.progress.events
+    )
+
+
+def test_a_padded_job_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, training={"checkpoint": {"everySteps": 2}})
+    with lab(spec, tmp_path, 1) as first:
+        first.wait_for(lambda progress: progress.snapshot.checkpoint_step >= 2)
+        assert first.trainer is not None and first.trainer.process.pid is not None
+        os.kill(first.trainer.process.pid, signal.SIGKILL)
+        first.trainer.process.join(10)
+    resumed, _ = ran(spec, tmp_path, 2, job_id=first.job_id, generation=2)
+    assert any("goes on from" in event.message for event in resumed.progress.events)
+    assert resumed.digest == ran(spec, tmp_path, 1)[0].digest
 
 
 def test_lengths_need_an_open_axis(tmp_path: Path) -> None:
