@@ -16,14 +16,14 @@ FLOORS: Mapping[str, Mapping[str, float]] = {
     "digits": {"digit_accuracy": 0.97},
     "heads": {"digit_accuracy": 0.96, "bottom_only_accuracy": 0.7},
     "experts": {"accuracy": 0.95},
-    "adversarial": {"digit_accuracy": 0.93, "probe_accuracy": 0.9},
+    "adversarial": {"digit_accuracy": 0.93, "probe_accuracy": 0.9, "ground_loss": 0.6},
     "numbers": {"whole_numbers": 0.9},
     "lines": {"accuracy": 0.95},
     "text": {},
     "movielens": {},
 }
 """Least values of the last evaluation, by example and metric."""
-CEILINGS = {"text": {"next_perplexity": 5.5}}
+CEILINGS = {"text": {"next_perplexity": 5.5}, "adversarial": {"ground_binary_accuracy": 0.75}}
 BASELINE = 3.0
 """MovieLens: how many times better than the most popular films."""
 

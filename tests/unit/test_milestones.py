@@ -81,7 +81,7 @@ class Start:
 
     def begin(self, step: int, tensors: Mapping[str, np.ndarray]) -> None:
         assert not self.under_way
-        assert tensors["weights/w"] == step, "it reads the weights of its step"
+        assert tensors["weights/w"] == self.step == step, "it reads the weights of its step"
         self.under_way = step
 
     def result(self) -> Start:
@@ -196,6 +196,18 @@ def test_an_evaluation_that_may_end_the_job_is_waited_for() -> None:
     paper = paper_of([100] * 8, evaluateEvery=2, earlyStopping=rule)
     assert paper.run(until=8) == 4
     assert paper.checkpoints[4]["best_step"] == 2
+
+
+def test_a_state_that_is_too_large_for_a_copy_is_evaluated_before_the_next_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = lambda self, step: Held(step, {"weights/w": np.array(step)}, lambda: None, is_live=True)  # noqa: E731
+    monkeypatch.setattr(Start, "hold", live)
+    paper = paper_of([100] * 8, evaluateEvery=3)
+    start = Start(paper, 0)
+    start.step = 3
+    start.milestones.evaluate(Moment(step=3, epoch=1, is_epoch_end=False, is_last=False))
+    assert paper.evaluated == [(3, 6.0)]
 
 
 def test_a_failed_job_still_writes_the_checkpoint_that_waits_for_its_evaluation() -> None:
