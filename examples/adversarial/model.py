@@ -93,6 +93,7 @@ class Reader(keras.Model):
 
     def __init__(self, units: int, strength: float) -> None:
         super().__init__(name="reader")
+        self.options = {"units": units, "strength": strength}
         self.first = Raw(96, name="first")
         self.second = layers.Dense(units, activation="relu", name="second")
         self.reverse = Reverse(strength, name="reverse")
@@ -107,6 +108,9 @@ class Reader(keras.Model):
             "ground": self.heads["ground"](self.reverse(features)),
             "probe": self.heads["probe"](ops.stop_gradient(features)),
         }
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(self.options)
 
 
 def build(units: int = 64, strength: float = 0.05) -> keras.Model:
