@@ -69,7 +69,7 @@ def test_a_job_goes_on_without_its_coordinator_and_with_the_next(cluster: Standa
 def test_what_nobody_needs_is_ended_by_the_next_coordinator(cluster: StandaloneRay, tmp_path: Path) -> None:
     settings = {"data_root": str(tmp_path), "warm": 1, "refill": False, "ray": cluster.address}
     with serving(tmp_path / "state", **settings) as killed, killed.client() as first:
-        job = first.submit(a_spec(tmp_path, steps=10**6, resources={"workers": 1}))
+        job = first.submit(a_spec(tmp_path, steps=10**6))
         wait_for(first, job, lambda found: found.step > 0)
         os.kill(killed.process.pid, signal.SIGKILL)
         killed.process.wait()

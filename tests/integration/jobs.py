@@ -14,15 +14,19 @@ from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.integration.cases import convolutional, spec_of, write_npz
 
+ONE_WORKER = {"workers": 1}
 ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
 
 
 def a_spec(data_root: Path, *, steps: int = 20, resources: dict[str, Any] | None = None, **training: Any) -> JobSpec:
+    """For one worker, unless `resources` says otherwise: each more is a process that imports TensorFlow."""
     case = convolutional(has_state=True)
     path = data_root / "service.npz"
     if not path.exists():
         write_npz(case, path)
-    return spec_of(case, "server:service.npz", training={"steps": steps, **training}, resources=resources)
+    return spec_of(
+        case, "server:service.npz", training={"steps": steps, **training}, resources={**ONE_WORKER, **(resources or {})}
+    )
 
 
 def finished(client: Client, job: pb.Job) -> pb.Job:

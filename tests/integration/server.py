@@ -37,12 +37,12 @@ class Server:
 
 
 def settings(state: Path, **values: Any) -> dict[str, Any]:
-    """The service's document; ports are free ones."""
+    """The service's document; ports are free ones, and a trainer and a worker are kept warm."""
     return {
         "listen": "127.0.0.1:0",
         "metrics": "127.0.0.1:0",
         "state": str(state),
-        "warm": 3,
+        "warm": 2,
         "refill": True,
         **values,
     }

@@ -47,7 +47,10 @@ DOCUMENT: dict[str, Any] = {
 def test_every_query_of_every_dashboard_gives_data(tmp_path: Path, require: Require) -> None:
     require("prometheus", "Debian's package prometheus has it")
     began_s = time.time()
-    with serving(tmp_path / "state", log_format="json") as server, prometheus(server.metrics, tmp_path) as scraper:
+    with (
+        serving(tmp_path / "state", refill=False, log_format="json") as server,
+        prometheus(server.metrics, tmp_path) as scraper,
+    ):
         with server.client() as client:
             wait_until_scraped(scraper, "up == 1", began_s)
             job = client.submit(parse(DOCUMENT, Path()))

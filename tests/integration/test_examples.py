@@ -19,6 +19,10 @@ from tests.integration.lab import run
 
 pytestmark = pytest.mark.integration
 
+TRAINED_WHOLE = ("heads", "numbers")
+"""These take seconds, and have between them most kinds of connection, and a table whose gradient is sparse and dense.
+The others are trained for two steps here, and by `make examples` to their ends."""
+
 
 def stored(spec: JobSpec, folder: Path) -> JobSpec:
     """The specification with its source folder in the lab's storage."""
@@ -40,14 +44,20 @@ def test_an_example_trains(name: str, tmp_path: Path) -> None:
         pytest.skip("MovieLens-100K comes with recbole, which the lock file leaves out: it wants PyTorch")
     spec = stored(load(FOLDER / name / "job.yaml"), tmp_path)
     assert violations(spec, allow_code=True) == []
-    short = spec.training.model_copy(update={"epochs": None, "steps": 2, "evaluate_every": 0})
-    result = run(spec.model_copy(update={"training": short}), tmp_path, 1, exports=True)
+    if name not in TRAINED_WHOLE:
+        short = spec.training.model_copy(update={"epochs": None, "steps": 2, "evaluate_every": 0})
+        spec = spec.model_copy(update={"training": short})
+    result = run(spec, tmp_path, 1, exports=True)
     assert result.outcome.state == "SUCCEEDED", (
         result.outcome.error,
         result.outcome.error and result.outcome.error.details,
     )
     assert result.progress.snapshot.exports == ("keras", "saved_model")
-    assert shortfalls(name, result.progress.snapshot.eval_metrics), "two steps are no training, and it must show"
+    faults = shortfalls(name, result.progress.snapshot.eval_metrics)
+    if name in TRAINED_WHOLE:
+        assert faults == []
+    else:
+        assert faults, "two steps are no training, and it must show"
 
 
 def test_every_example_is_run() -> None:

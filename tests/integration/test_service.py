@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
 from gradwire.client import Client
 from gradwire.errors import AlreadyExists, InvalidSpec, NotFound, Unavailable
@@ -22,16 +22,16 @@ from gradwire.spec.job import JobSpec
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.integration import deadly
 from tests.integration.cases import convolutional, several_heads, spec_of, write_npz
-from tests.integration.jobs import a_spec, finished, trainer_pid, wait_for
+from tests.integration.jobs import ONE_WORKER, a_spec, finished, trainer_pid, wait_for
 from tests.integration.server import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
-def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Client, data_root: Path) -> None:
-    jobs = [client.submit(a_spec(data_root, steps=60, resources={"workers": workers})) for workers in (1, 2, 4)]
+def test_one_digest_for_1_and_4_workers_and_for_2_of_which_one_is_killed(client: Client, data_root: Path) -> None:
+    jobs = [client.submit(a_spec(data_root, steps=60, resources={"workers": workers})) for workers in (1, 4)]
     ended = [finished(client, job) for job in jobs]
-    assert [job.state for job in ended] == [pb.JOB_STATE_SUCCEEDED] * 3, [job.error.message for job in ended]
+    assert [job.state for job in ended] == [pb.JOB_STATE_SUCCEEDED] * 2, [job.error.message for job in ended]
     assert len({job.weights_digest for job in ended}) == 1
 
     # A stopped worker holds the step up, so that its end comes in the middle of one.
@@ -42,7 +42,8 @@ def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Clien
     os.kill(victim.pid, signal.SIGSTOP)
     held = wait_for(client, job, lambda found: found.state == pb.JOB_STATE_RUNNING)
     assert held.step < 60
-    os.kill(victim.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # on a busy machine it was dropped by now, as one that hangs
+        os.kill(victim.pid, signal.SIGKILL)
     job = finished(client, job)
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
     assert job.weights_digest == ended[0].weights_digest
@@ -50,7 +51,7 @@ def test_one_digest_for_1_2_and_4_workers_and_with_a_worker_killed(client: Clien
 
 
 def test_a_hung_worker_is_replaced(client: Client, data_root: Path) -> None:
-    job = client.submit(a_spec(data_root, steps=1_000_000, resources={"workers": 2, "minWorkers": 2}))
+    job = client.submit(a_spec(data_root, steps=1_000_000))
     started = wait_for(client, job, lambda found: found.step > 0)
     victim = started.workers[0]
     os.kill(victim.pid, signal.SIGSTOP)
@@ -74,17 +75,17 @@ def test_a_sample_that_ends_workers_is_found(client: Client, data_root: Path, tm
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: Server, data_root: Path) -> str:
-    """The digest of a job of 400 steps."""
+def undisturbed(server: Server, data_root: Path) -> pb.Job:
+    """A job of 400 steps, at its end."""
     with server.client() as client:
         job = finished(client, client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10})))
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
-    return str(job.weights_digest)
+    return job
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_trainer_that_dies_or_hangs_is_followed_by_another_with_the_same_result(
-    server: Server, client: Client, data_root: Path, undisturbed: str, number: signal.Signals
+    server: Server, client: Client, data_root: Path, undisturbed: pb.Job, number: signal.Signals
 ) -> None:
     job = client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10, "keep": 1000}))
     wait_for(client, job, lambda found: found.checkpoint_step >= 10)
@@ -100,16 +101,17 @@ def test_a_trainer_that_dies_or_hangs_is_followed_by_another_with_the_same_resul
     assert pb.JOB_STATE_RECOVERING in [event.state for event in events if event.kind == "state"]
     hung = [event for event in events if "it hung: no answer for 5 s, last seen training" in event.message]
     assert bool(hung) == (number == signal.SIGSTOP)
-    assert job.weights_digest == undisturbed
+    assert job.weights_digest == undisturbed.weights_digest
     names = [path.name for path in (server.state / "storage" / "jobs" / job.id / "checkpoints").iterdir()]
     by_start = {generation: [name for name in names if name.endswith(f"-g{generation}")] for generation in (1, 2)}
     assert max(by_start[1]) < min(by_start[2]), "each step was written by one trainer"
 
 
 def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Path, tmp_path: Path) -> None:
+    """That they need no Gradwire for it is test_export.py's to show."""
     case = several_heads()
     write_npz(case, data_root / "exported.npz")
-    job = finished(client, client.submit(spec_of(case, "server:exported.npz")))
+    job = finished(client, client.submit(spec_of(case, "server:exported.npz", resources=ONE_WORKER)))
     assert list(job.exports) == ["keras", "saved_model"], job.error.message
     client.download(job, "export/keras", tmp_path / "model.keras")
     client.download(job, "export/saved_model", tmp_path / "saved_model.tar")
@@ -117,24 +119,15 @@ def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Pat
         archive.extractall(tmp_path, filter="data")
     model = keras.models.load_model(tmp_path / "model.keras", compile=False)
     expected = model.predict(case.inputs, verbose=0)
-    np.savez(tmp_path / "inputs.npz", **case.inputs)
-    script = (
-        "import sys, numpy as np, tensorflow as tf\n"
-        "loaded = tf.saved_model.load(sys.argv[1])\n"
-        "inputs = dict(np.load(sys.argv[2]))\n"
-        "np.savez(sys.argv[3], **{k: v.numpy() for k, v in loaded.serve(inputs).items()})\n"
-    )
-    paths = [tmp_path / "saved_model", tmp_path / "inputs.npz", tmp_path / "outputs.npz"]
-    subprocess.run([sys.executable, "-c", script, *map(str, paths)], check=True, capture_output=True, cwd=tmp_path)
-    outputs = np.load(tmp_path / "outputs.npz")
+    outputs = tf.saved_model.load(tmp_path / "saved_model").serve(case.inputs)
     for name, values in expected.items():
         np.testing.assert_allclose(outputs[name], values, atol=1e-5)
 
 
 def test_flight_gives_the_digest_of_shared_memory(client: Client, data_root: Path) -> None:
     near, far = (
-        finished(client, client.submit(a_spec(data_root, steps=40, resources={"workers": 2, "exchange": exchange})))
-        for exchange in ("auto", "flight")
+        finished(client, client.submit(a_spec(data_root, steps=40, resources=resources)))
+        for resources in (ONE_WORKER, {"workers": 2, "exchange": "flight"})
     )
     assert [near.state, far.state] == [pb.JOB_STATE_SUCCEEDED] * 2, (near.error.message, far.error.message)
     assert {worker.transport for worker in near.workers} == {"shared_memory"}
@@ -151,12 +144,11 @@ def test_a_request_id_stands_for_one_job(client: Client, data_root: Path) -> Non
     client.cancel(first.id)
 
 
-def test_watching_again_from_a_cursor_misses_nothing(client: Client, data_root: Path) -> None:
-    job = client.submit(a_spec(data_root))
-    everything = [event.cursor for event in client.watch(job)]
+def test_watching_again_from_a_cursor_misses_nothing(client: Client, undisturbed: pb.Job) -> None:
+    everything = [event.cursor for event in client.watch(undisturbed)]
     assert everything == list(range(1, len(everything) + 1))
     middle = everything[len(everything) // 2]
-    assert [event.cursor for event in client.watch(job, cursor=middle)] == everything[middle:]
+    assert [event.cursor for event in client.watch(undisturbed, cursor=middle)] == everything[middle:]
 
 
 def test_jobs_that_do_not_fit_wait_in_order_and_say_why(client: Client, data_root: Path) -> None:
@@ -166,7 +158,7 @@ def test_jobs_that_do_not_fit_wait_in_order_and_say_why(client: Client, data_roo
     second = client.submit(a_spec(data_root, resources=everything))
     third = client.submit(a_spec(data_root))
     try:
-        wait_for(client, first, lambda found: found.state == pb.JOB_STATE_RUNNING)
+        wait_for(client, first, lambda found: found.step > 0)
         waiting = wait_for(client, second, lambda found: "CPU" in found.state_reason)
         assert waiting.state == pb.JOB_STATE_QUEUED
         behind = wait_for(client, third, lambda found: found.state_reason != "")
@@ -183,7 +175,7 @@ def test_a_model_that_does_not_fit_the_data_fails_before_the_first_step(client: 
     case = convolutional()
     small = {"image": case.inputs["image"][:, :5], "label_digit": case.labels["digit"]}
     np.savez(data_root / "small.npz", **small)
-    job = finished(client, client.submit(spec_of(case, "server:small.npz")))
+    job = finished(client, client.submit(spec_of(case, "server:small.npz", resources=ONE_WORKER)))
     assert (job.state, job.step) == (pb.JOB_STATE_FAILED, 0)
     assert job.error.code == "model_data_mismatch"
     assert "(8, 8, 1)" in job.error.message and "(5, 8, 1)" in job.error.message
@@ -205,7 +197,7 @@ def test_a_loss_that_is_not_finite_fails_the_job_and_keeps_the_last_checkpoint(c
 def test_a_truncated_file_is_named(client: Client, data_root: Path, tmp_path: Path) -> None:
     whole = write_npz(convolutional(), tmp_path / "whole.npz").read_bytes()
     (data_root / "half.npz").write_bytes(whole[: len(whole) // 2])
-    job = finished(client, client.submit(spec_of(convolutional(), "server:half.npz")))
+    job = finished(client, client.submit(spec_of(convolutional(), "server:half.npz", resources=ONE_WORKER)))
     assert job.state == pb.JOB_STATE_FAILED
     assert job.error.code == "data_unreadable" and "half.npz" in job.error.message
 
@@ -252,7 +244,7 @@ def test_a_python_function_is_uploaded_and_run(client: Client, data_root: Path, 
     )
     write_npz(convolutional(), data_root / "python.npz")
     python = {"function": "net:build", "source": str(source), "arguments": {"width": 12}}
-    spec = spec_of(convolutional(), "server:python.npz", model={"python": python})
+    spec = spec_of(convolutional(), "server:python.npz", model={"python": python}, resources=ONE_WORKER)
     job = finished(client, client.submit(spec))
     assert job.state == pb.JOB_STATE_SUCCEEDED, (job.error.message, job.error.details)
 

@@ -46,13 +46,13 @@ def test_a_paused_job_gives_its_workers_back_and_goes_on_with_the_same_bits(
     client: Client, data_root: Path, undisturbed: dict[str, str]
 ) -> None:
     expected = digest_of_an_undisturbed_job(client, data_root, undisturbed)
-    job = client.submit(a_spec(data_root, steps=STEPS, resources={"cpusPerWorker": 1.0}))
+    job = client.submit(a_spec(data_root, steps=STEPS, resources={"workers": 2, "cpusPerWorker": 1.0}))
     wait_for(client, job, lambda found: found.state == pb.JOB_STATE_RUNNING and found.step > 20)
     client.pause(job)
     paused = wait_for(client, job, lambda found: found.state == pb.JOB_STATE_PAUSED)
     assert 20 < paused.step < STEPS and paused.checkpoint_step == paused.step
     assert not paused.workers and not paused.HasField("finished_at")
-    other = finished(client, client.submit(a_spec(data_root, steps=5, resources={"cpusPerWorker": 1.0})))
+    other = finished(client, client.submit(a_spec(data_root, steps=5, resources={"workers": 2, "cpusPerWorker": 1.0})))
     assert other.state == pb.JOB_STATE_SUCCEEDED, "all CPUs are free for others"
     assert client.get(job.id).state == pb.JOB_STATE_PAUSED
     client.resume(job)
@@ -66,7 +66,7 @@ def test_a_paused_job_gives_its_workers_back_and_goes_on_with_the_same_bits(
 
 def test_scaling_while_it_runs_changes_no_bit(client: Client, data_root: Path, undisturbed: dict[str, str]) -> None:
     expected = digest_of_an_undisturbed_job(client, data_root, undisturbed)
-    job = client.submit(a_spec(data_root, steps=STEPS, resources={"workers": 1}))
+    job = client.submit(a_spec(data_root, steps=STEPS))
     wait_for(client, job, lambda found: found.state == pb.JOB_STATE_RUNNING)
     assert client.scale(job, 6).usable_workers == 4
     grown = wait_for(client, job, lambda found: len(ready(found)) == 4)
@@ -86,7 +86,7 @@ def test_scaling_while_it_runs_changes_no_bit(client: Client, data_root: Path, u
 
 def test_a_spare_takes_over_at_once(client: Client, data_root: Path, undisturbed: dict[str, str]) -> None:
     expected = digest_of_an_undisturbed_job(client, data_root, undisturbed)
-    job = client.submit(a_spec(data_root, steps=STEPS, resources={"workers": 1, "spares": 1}))
+    job = client.submit(a_spec(data_root, steps=STEPS, resources={"spares": 1}))
     found = wait_for(
         client, job, lambda found: {"spare"} < {worker.phase for worker in found.workers} and found.step > 0
     )
