@@ -17,8 +17,9 @@ from gradwire.spec.job import JobSpec
 from gradwire.storage import Storage
 from tests.faults import moments
 from tests.faults.schedule import TRAINER, Fault, Schedule
-from tests.faults.traces import end_timeout_s, overload
+from tests.faults.traces import end_timeout_s
 from tests.integration.lab import SERVICE_ID, Child, Lab, Result
+from tests.overload import overload
 from workers.exchange.segment import SHARED_MEMORY
 
 PLAY_TIMEOUT_S = 60.0

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.overload import overload
+
 MARK = "GRADWIRE_TEST_MARK"
 END_TIMEOUT_S = 10.0
 """So long after the end nothing may be left. Processes whose parent was killed end by themselves."""
@@ -67,11 +69,6 @@ def traces(mark: str) -> Iterator[Traces]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def overload() -> float:
-    """How many times as many threads want to compute as there are cores for; at least 1."""
-    return max(os.getloadavg()[0] / len(os.sched_getaffinity(0)), 1.0)
 
 
 def end_timeout_s() -> float:

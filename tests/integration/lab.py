@@ -33,7 +33,8 @@ from workers.exchange.segment import job_folder
 ROLES = {"trainer": ("service.training.trainer", "Trainer"), "worker": ("workers.worker", "Worker")}
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 90.0
-SERVICE_ID = "lab00000"
+SERVICE_ID = secrets.token_hex(4)
+"""Of this process alone: others on this machine may run jobs of the same names."""
 
 
 def context() -> Any:

@@ -23,6 +23,7 @@ from service.cluster import RayEngine, contact, pool
 from service.cluster.handle import RayTrainer, RayWorker
 from service.engine import Death
 from tests.integration.ray_roles import assignment
+from tests.overload import overload
 
 ROLES = {
     "trainer_role": "tests.integration.ray_roles:FakeTrainer",
@@ -40,7 +41,7 @@ def eventually(look: Callable[[], Found | None], timeout_s: float = TIMEOUT_S) -
         started = time.monotonic()
         if found := look():
             return found
-        assert time.monotonic() - started < 1.0, "a call that has to return within milliseconds waited"
+        assert time.monotonic() - started < overload(), "a call that has to return within milliseconds waited"
         time.sleep(0.01)
     raise AssertionError("it did not happen in time")
 
@@ -165,7 +166,7 @@ def test_nothing_asked_of_a_handle_waits(engine: RayEngine) -> None:
         act()
         slowest_s = max(slowest_s, time.monotonic() - started)
     ended(trainer)
-    assert slowest_s < 0.25  # milliseconds, but for the scheduler of a busy machine
+    assert slowest_s < 0.25 * overload()  # milliseconds, but for the scheduler of a busy machine
 
 
 @pytest.mark.parametrize("role", ["trainer", "worker"])
@@ -186,7 +187,7 @@ def test_a_stopped_process_is_gone_when_its_end_is_told(engine: RayEngine, role:
     handle.kill("it hung", is_hung=True)
     assert eventually(handle.outcome) == Death("it hung")
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 3.0 * overload()
     eventually(lambda: free_cpus() == before)
 
 
