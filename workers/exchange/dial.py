@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gradwire.assignment import EXCHANGE_NAME
-from workers.exchange import frames
 
 PLAIN, ENCRYPTED = "grpc://", "grpc+tls://"
 
@@ -19,7 +18,10 @@ def dial(address: str, token: str, certificate: str) -> tuple[Any, Any, Any]:
     Raises:
         pyarrow.ArrowException: nobody answers, or somebody else does.
     """
-    from pyarrow import flight  # noqa: PLC0415 - workers on the trainer's node do without
+    # Workers on the trainer's node do without: Arrow starts a thread, and warm processes are to have one.
+    from pyarrow import flight  # noqa: PLC0415
+
+    from workers.exchange import frames  # noqa: PLC0415
 
     tls = {}
     if address.startswith(ENCRYPTED):
