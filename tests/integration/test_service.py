@@ -119,7 +119,8 @@ def test_the_exports_predict_as_the_trained_model(client: Client, data_root: Pat
         archive.extractall(tmp_path, filter="data")
     model = keras.models.load_model(tmp_path / "model.keras", compile=False)
     expected = model.predict(case.inputs, verbose=0)
-    outputs = tf.saved_model.load(tmp_path / "saved_model").serve(case.inputs)
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+    outputs = loaded.serve(case.inputs)
     for name, values in expected.items():
         np.testing.assert_allclose(outputs[name], values, atol=1e-5)
 
