@@ -24,7 +24,7 @@ from tests.integration.server import Server, serving
 
 pytestmark = pytest.mark.timeout(240)
 
-STEPS = 300
+STEPS = 1000
 JOB_TIMEOUT_S = 90.0
 SERVICE_TIMEOUT_S = 40.0
 """Ray's library would end it after 60."""

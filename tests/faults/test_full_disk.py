@@ -51,8 +51,8 @@ def test_training_goes_on_without_room_and_the_last_checkpoint_stays(small_disk:
     disk, state = small_disk, small_disk / "state"
     state.mkdir()
     (state / "stderr.log").symlink_to(tmp_path / "stderr.log")  # what is logged meanwhile is asked for
-    spec = a_spec(tmp_path, steps=STEPS, checkpoint={"everySteps": 20})
-    with serving(state, data_root=str(tmp_path), refill=False) as server, server.client() as client:
+    spec = a_spec(tmp_path, steps=STEPS, resources={"workers": 2}, checkpoint={"everySteps": 20})
+    with serving(state, data_root=str(tmp_path), warm=3, refill=False) as server, server.client() as client:
         job = client.submit(spec)
         before = wait_for(client, job, lambda found: found.checkpoint_step >= 20)
         fill(disk / "fill")

@@ -37,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneRay]
 
 def test_a_job_goes_on_without_its_coordinator_and_with_the_next(cluster: StandaloneRay, tmp_path: Path) -> None:
     settings = {"data_root": str(tmp_path), "warm": 2, "refill": False, "ray": cluster.address}
-    spec = a_spec(tmp_path, steps=STEPS, checkpoint={"everySteps": 100})
+    spec = a_spec(tmp_path, steps=STEPS, resources={"workers": 2}, checkpoint={"everySteps": 100})
     with ThreadPoolExecutor() as threads, serving(tmp_path / "state", **settings) as killed, killed.client() as first:
         job = first.submit(spec)
         events = threads.submit(lambda: list(first.watch(job)))

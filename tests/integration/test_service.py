@@ -76,9 +76,9 @@ def test_a_sample_that_ends_workers_is_found(client: Client, data_root: Path, tm
 
 @pytest.fixture(scope="module")
 def undisturbed(server: Server, data_root: Path) -> pb.Job:
-    """A job of 400 steps, at its end."""
+    """A job at its end; it is long enough to strike another like it in between."""
     with server.client() as client:
-        job = finished(client, client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10})))
+        job = finished(client, client.submit(a_spec(data_root, steps=1200, checkpoint={"everySteps": 10})))
     assert job.state == pb.JOB_STATE_SUCCEEDED, job.error.message
     return job
 
@@ -87,7 +87,7 @@ def undisturbed(server: Server, data_root: Path) -> pb.Job:
 def test_a_trainer_that_dies_or_hangs_is_followed_by_another_with_the_same_result(
     server: Server, client: Client, data_root: Path, undisturbed: pb.Job, number: signal.Signals
 ) -> None:
-    job = client.submit(a_spec(data_root, steps=400, checkpoint={"everySteps": 10, "keep": 1000}))
+    job = client.submit(a_spec(data_root, steps=1200, checkpoint={"everySteps": 10, "keep": 1000}))
     wait_for(client, job, lambda found: found.checkpoint_step >= 10)
     first = psutil.Process(trainer_pid(job.id))
     first.send_signal(number)
