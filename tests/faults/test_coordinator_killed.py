@@ -18,13 +18,12 @@ from gradwire.view import state_word
 from protos.gradwire.v1 import service_pb2 as pb
 from tests.faults.traces import Traces, traces, wait_until
 from tests.integration.cases import convolutional, spec_of, write_npz
-from tests.integration.jobs import ONE_WORKER
 from tests.integration.lab import run
 from tests.integration.server import Server, serving
 
 pytestmark = pytest.mark.timeout(240)
 
-STEPS = 1000
+STEPS = 300
 JOB_TIMEOUT_S = 90.0
 SERVICE_TIMEOUT_S = 40.0
 """Ray's library would end it after 60."""
@@ -42,7 +41,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spec() -> JobSpec:
     training = {"steps": STEPS, "checkpoint": {"everySteps": 10}}
-    return spec_of(convolutional(has_state=True), "server:data.npz", training=training, resources=ONE_WORKER)
+    return spec_of(convolutional(has_state=True), "server:data.npz", training=training)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def strike_ray(server: Server, start: Traces) -> None:
 def test_a_job_goes_on_at_the_next_start_of_the_service(
     strike: Strike, spec: JobSpec, undisturbed: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"data_root": str(data_root), "refill": False}
+    settings = {"data_root": str(data_root), "warm": 3, "refill": False}
     with traces("first") as first, traces("second") as second, ThreadPoolExecutor() as threads:
         enter(monkeypatch, first)
         # The inner start ends before the outer one looks for segments: it has to remove those of both.
@@ -100,7 +99,7 @@ def test_a_job_goes_on_at_the_next_start_of_the_service(
             job = client.submit(spec)
             events = threads.submit(watched, client, job)
             wait_until(lambda: client.get(job.id).checkpoint_step >= 10, JOB_TIMEOUT_S)
-            wait_until(lambda: len(first.see()) >= 5, 5)  # the service, Ray's two, a trainer, a worker
+            wait_until(lambda: len(first.see()) >= 6, 5)  # the service, Ray's two, a trainer, two workers
             strike(killed, first)
             if strike is not strike_ray:
                 segments = list(Path("/dev/shm").glob(f"gradwire-{killed.service_id}-{job.id}-1"))

@@ -48,7 +48,7 @@ def test_every_query_of_every_dashboard_gives_data(tmp_path: Path, require: Requ
     require("prometheus", "Debian's package prometheus has it")
     began_s = time.time()
     with (
-        serving(tmp_path / "state", refill=False, log_format="json") as server,
+        serving(tmp_path / "state", warm=3, log_format="json") as server,
         prometheus(server.metrics, tmp_path) as scraper,
     ):
         with server.client() as client:
