@@ -34,7 +34,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandaloneRay]
 
 
 def test_a_job_over_two_nodes_has_the_digest_of_one(tmp_path: Path, cluster: StandaloneRay) -> None:
-    settings = {"data_root": str(tmp_path), "warm": 2, "refill": False, "ray": cluster.address}
+    settings = {
+        "data_root": str(tmp_path), "warm": 2, "refill": False, "ray": cluster.address, "exchange_tls": True,
+    }  # fmt: skip
     with serving(tmp_path / "state", **settings) as server, server.client() as client:
         one, two = (
             finished(client, client.submit(a_spec(tmp_path, steps=40, resources=resources, shards=WORKERS)))
