@@ -49,7 +49,7 @@ SYSTEM_CONFIG = {
     "prestart_worker_first_driver": False,
     # Nobody scrapes Ray here; the service has metrics of its own.
     "enable_metrics_collection": False,
-    # A node that hangs is dead after ten seconds, not sixty.
+    # A node that is cut off is dead after thirty seconds, not sixty.
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
     "health_check_timeout_ms": 5000,
