@@ -38,19 +38,10 @@ class Bytes(layers.Layer):
         self.table = self.add_weight(shape=(BYTES, self.size), initializer="glorot_uniform", name="table")
         self.places = self.add_weight(shape=(WINDOW, self.size), initializer="glorot_uniform", name="places")
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Any, reverse: bool = False) -> Any:
+        if reverse:
+            return ops.matmul(x, ops.transpose(self.table))
         return 4.0 * (ops.take(self.table, x, axis=0) + self.places)
-
-
-class Predict(layers.Layer):
-    """Scores every byte by the table of another layer."""
-
-    def __init__(self, embedding: Bytes, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.embedding = embedding
-
-    def call(self, x: Any) -> Any:
-        return ops.matmul(x, ops.transpose(self.embedding.table))
 
 
 class Perplexity(keras.metrics.Mean):
@@ -84,5 +75,5 @@ def build(size: int = 64, blocks: int = 2) -> keras.Model:
         wide = layers.Dense(2 * size, activation="gelu", name=f"wide_{number}")(value)
         value = layers.Add(name=f"sum_{number}")([value, layers.Dense(size, name=f"narrow_{number}")(wide)])
     value = layers.LayerNormalization(name="last_norm")(layers.Add(name="both")([first, value]))
-    outputs = {"next": Predict(embedding, name="next")(value), "draft": Predict(embedding, name="draft")(first)}
+    outputs = {"next": embedding(value, reverse=True), "draft": embedding(first, reverse=True)}
     return keras.Model(text, outputs, name="text")
