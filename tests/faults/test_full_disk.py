@@ -113,8 +113,9 @@ def test_jobs_start_on_a_full_disk_or_wait_and_alerts_fire(small_disk: Path, tmp
             waiting = client.submit(a_spec(tmp_path, resources={"workers": 1}))
             wait_until(lambda: {"GradwireDiskNearlyFull", "GradwireJobStalled"} <= firing(scraper).keys(), 60)
             assert firing(scraper)["GradwireJobStalled"]["job_id"] == waiting.id
-            found = client.get(waiting.id)
-            assert (state_word(found.state), found.state_reason[:16]) == ("STARTING", "waiting for room")
+            # The alert may be earlier than the trainer, which imports TensorFlow before it looks for data.
+            found = wait_for(client, waiting, lambda now: now.state_reason.startswith("waiting for room"))
+            assert state_word(found.state) == "STARTING"
             assert_told(client, waiting, r"no room left in the data cache .*/cache: .* are free")
 
             os.kill(trainer_pid(safe.id), signal.SIGKILL)
